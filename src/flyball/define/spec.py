@@ -1,0 +1,279 @@
+"""Declarations as data: what a compiled project is made of, what travels, and what every other room works from.
+
+The user's language (`Source`, `WindowView`, `model`, …) compiles into these frozen structures; a process of the
+platform never imports a user's project. All times and durations are integers in microseconds. Names are unique within
+their kind across the platform.
+
+Expressions are nested lists, `[op, argument, …]`, as `flyball.define.expression` documents.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from flyball.kernel.ids import digest
+
+ExprData = list[Any]
+ColumnType = Literal["string", "category", "decimal", "float", "integer", "boolean", "timestamp"]
+ValueType = Literal["string", "category", "decimal", "float", "integer", "boolean", "timestamp"]
+AggregateOp = Literal["count", "sum", "mean", "std", "min", "max", "first", "last"]
+
+KERNEL_VERSION = 1  # part of every view's hash: raised when the kernel's meaning changes
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all declarations: immutable, equal by value, hashable by `hash`."""
+
+    def to_data(self) -> dict[str, Any]:
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        return data
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the declaration, in hex."""
+        return digest(self.to_data())
+
+
+class ColumnSpec(Spec, frozen=True, kw_only=True):
+    """A column of a source. `scale` is a decimal's digits after the point; bounds are inclusive (`ge`, `le`) or not."""
+
+    name: str
+    type: ColumnType
+    nullable: bool = False
+    categories: tuple[str, ...] = ()
+    scale: int = 0
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    pattern: str = ""
+    max_length: int | None = None
+    pii: bool = False
+    sensitive: bool = False
+    description: str = ""
+
+
+class KnownSpec(Spec, frozen=True, kw_only=True):
+    """When history was known: `live` (by its LSN only), `delay` after the event, or at a `column`'s time."""
+
+    kind: Literal["live", "delay", "column"] = "live"
+    delay: int = 0
+    column: str = ""
+    unit: Literal["s", "ms", "us", "iso"] = "us"
+
+
+class SourceSpec(Spec, frozen=True, kw_only=True):
+    """A stream of events. `key` names the columns that identify an event; empty: a digest of the whole row."""
+
+    name: str
+    columns: tuple[ColumnSpec, ...]
+    event_time: str
+    event_time_unit: Literal["s", "ms", "us", "iso"] = "us"
+    key: tuple[str, ...] = ()
+    known: KnownSpec = KnownSpec()
+    skew: int = 5_000_000
+    lateness: int = 86_400_000_000
+    retention: int | None = None
+    owner: str = ""
+    description: str = ""
+
+    def column(self, name: str) -> ColumnSpec:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+class AggregateSpec(Spec, frozen=True, kw_only=True):
+    """One window feature: `op` over `value` (None for count) of the events where `where` is true, within `window`.
+
+    `type` is the type of the finished value; `default` is what a row gets when nothing was seen (None: null).
+    """
+
+    name: str
+    op: AggregateOp
+    value: ExprData | None = None
+    where: ExprData | None = None
+    window: int
+    hop: int
+    type: ValueType = "float"
+    scale: int = 0
+    default: float | None = None
+
+
+class LatestSpec(Spec, frozen=True, kw_only=True):
+    """One latest-value feature: the column's value in the entity's newest event by (event_time, lsn)."""
+
+    name: str
+    column: str
+    type: ValueType
+    scale: int = 0
+    categories: tuple[str, ...] = ()
+    default: float | str | None = None
+
+
+class ViewSpec(Spec, frozen=True, kw_only=True):
+    """A window view or a latest view over one source. `entity`: columns of the source; empty means global."""
+
+    name: str
+    kind: Literal["window", "latest"]
+    source: str
+    entity: tuple[str, ...] = ()
+    aggregates: tuple[AggregateSpec, ...] = ()
+    latest: tuple[LatestSpec, ...] = ()
+    where: ExprData | None = None
+    ttl: int | None = None
+    description: str = ""
+
+    @property
+    def definition(self) -> str:
+        """The hash under which online state is kept: the meaning of the view, not its name or description."""
+        data = self.to_data()
+        data.pop("name")
+        data.pop("description", None)
+        return digest([KERNEL_VERSION, data])
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(a.name for a in self.aggregates) + tuple(c.name for c in self.latest)
+
+
+class FeatureSpec(Spec, frozen=True, kw_only=True):
+    """One input of a model, as an expression over its leaves; `name` is its column in the matrix."""
+
+    name: str
+    expr: ExprData
+    type: ValueType = "float"
+    categories: tuple[str, ...] = ()
+
+
+class AnyLabelSpec(Spec, frozen=True, kw_only=True):
+    """True where `source` has an event whose `on` equals the row's `rows_on` within `within` after the row's time."""
+
+    source: str
+    on: str
+    rows_on: str
+    within: int
+    where: ExprData | None = None
+
+
+class LabelSpec(Spec, frozen=True, kw_only=True):
+    """Exactly one of `expr` (over the row itself) and `any` is set. `matures`: how long after the row it is certain."""
+
+    expr: ExprData | None = None
+    any: AnyLabelSpec | None = None
+    matures: int = 0
+
+
+class TaskSpec(Spec, frozen=True, kw_only=True):
+    kind: Literal["binary", "multiclass", "regression"]
+    classes: tuple[str, ...] = ()
+    metric: str = ""  # the one that gates and triggers use; empty: the task's own default
+    threshold: float = 0.5
+
+
+class SplitSpec(Spec, frozen=True, kw_only=True):
+    kind: Literal["time"] = "time"
+    test: float = 0.2
+
+
+class ModelSpec(Spec, frozen=True, kw_only=True):
+    """A trained model (`module` and `function` name the training function) or a pretrained file (`pretrained`)."""
+
+    name: str
+    task: TaskSpec | None = None
+    rows: str = ""
+    label: LabelSpec | None = None
+    features: tuple[FeatureSpec, ...] = ()
+    split: SplitSpec = SplitSpec()
+    module: str = ""
+    function: str = ""
+    pretrained: str = ""  # the file's name
+    pretrained_digest: str = ""  # its SHA-256; the bytes are an artifact
+    external: bool = False
+    owner: str = ""
+    description: str = ""
+
+
+class LoadSpec(Spec, frozen=True, kw_only=True):
+    rps: float | None = None
+    p99: int | None = None
+
+
+class RolloutSpec(Spec, frozen=True, kw_only=True):
+    """`full`, or `canary` by percentages; `hold` is domain time per step, `alpha` the rate of false aborts."""
+
+    kind: Literal["full", "canary"] = "full"
+    steps: tuple[float, ...] = ()
+    hold: int = 600_000_000
+    min_requests: int = 50
+    alpha: float = 0.01
+
+
+class TriggerSpec(Spec, frozen=True, kw_only=True):
+    kind: Literal["every", "drift", "quality_drop"]
+    every: int = 0
+    metric: str = ""
+    drop: float = 0.0
+
+
+class RetrainSpec(Spec, frozen=True, kw_only=True):
+    on: tuple[TriggerSpec, ...] = ()
+    cooldown: int = 21_600_000_000
+    review: Literal["auto", "manual"] = "auto"
+
+
+class ServiceSpec(Spec, frozen=True, kw_only=True):
+    name: str
+    model: str
+    load: LoadSpec = LoadSpec()
+    rollout: RolloutSpec = RolloutSpec()
+    default: float | str | None = None
+    retrain: RetrainSpec | None = None
+    log: Literal["async", "durable"] = "async"
+    owner: str = ""
+    description: str = ""
+
+
+class BatchSpec(Spec, frozen=True, kw_only=True):
+    """Scores the rows of source `rows` with `model` every `every`, into the lake's table `output`."""
+
+    name: str
+    model: str
+    rows: str
+    every: int
+    output: str
+    owner: str = ""
+
+
+class ProjectSpec(Spec, frozen=True, kw_only=True):
+    """A whole compiled project. `bundle` is the digest of its training code; `secrets` are names, never values."""
+
+    name: str
+    sources: tuple[SourceSpec, ...] = ()
+    views: tuple[ViewSpec, ...] = ()
+    models: tuple[ModelSpec, ...] = ()
+    services: tuple[ServiceSpec, ...] = ()
+    batches: tuple[BatchSpec, ...] = ()
+    secrets: tuple[str, ...] = ()
+    bundle: str = ""
+    owner: str = ""
+
+    def source(self, name: str) -> SourceSpec:
+        return next(s for s in self.sources if s.name == name)
+
+    def view(self, name: str) -> ViewSpec:
+        return next(v for v in self.views if v.name == name)
+
+    def model(self, name: str) -> ModelSpec:
+        return next(m for m in self.models if m.name == name)
+
+    def service(self, name: str) -> ServiceSpec:
+        return next(s for s in self.services if s.name == name)
+
+
+def project_from_data(data: dict[str, Any]) -> ProjectSpec:
+    """Rebuild a project from `to_data()`; raises `msgspec.ValidationError` where it is not one."""
+    return msgspec.convert(data, ProjectSpec)

@@ -1,0 +1,67 @@
+"""Settings: the one place where the environment is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flyball.kernel.errors import InvalidError
+
+DEFAULT_PORT = 7700
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Where a platform keeps its state and where it listens.
+
+    Ports: control is `port`, ingest `port + 1`, inference `port + 2`; 0 picks free ones (see `endpoints.json`).
+    """
+
+    state: Path = field(default_factory=lambda: Path(".flyball"))
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    workers: int = 1
+    replay_from: int | None = None  # domain time of a replay clock at first start; None: the wall clock
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if self.port and not 1 <= self.port <= 65_533:
+            raise InvalidError(
+                f"port {self.port} is out of range; use 1 to 65533, or 0 for a free one", code="bad_port"
+            )
+        if self.workers < 1:
+            raise InvalidError(f"workers must be at least 1, not {self.workers}", code="bad_workers")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientSettings:
+    """Where a client finds the platform, and the token it shows."""
+
+    url: str = f"http://127.0.0.1:{DEFAULT_PORT}"
+    token: str = ""
+
+
+def client_settings(environment: Mapping[str, str] | None = None, *, state: Path | None = None) -> ClientSettings:
+    """Read `FLYBALL_URL` and `FLYBALL_TOKEN`; without a token, the one in `STATE/token`, where it is readable."""
+    env = os.environ if environment is None else environment
+    token = env.get("FLYBALL_TOKEN", "")
+    folder = state or Path(env.get("FLYBALL_STATE", ".flyball"))
+    if not token:
+        try:
+            token = (folder / "token").read_text().strip()
+        except OSError:
+            token = ""
+    return ClientSettings(url=env.get("FLYBALL_URL", ClientSettings().url).rstrip("/"), token=token)
+
+
+def secret_value(name: str, environment: Mapping[str, str] | None = None) -> str:
+    """The value behind `fb.secret(name)`; read as late as possible, never stored."""
+    env = os.environ if environment is None else environment
+    value = env.get(name)
+    if value is None:
+        raise InvalidError(
+            f"the secret {name!r} is not set", code="secret_missing", hint=f"export {name}=… where the platform starts"
+        )
+    return value

@@ -1,0 +1,1 @@
+"""Composition root of control and ingest: settings in, wired cores out."""
