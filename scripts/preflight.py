@@ -1,0 +1,38 @@
+"""Check what pip cannot install, before anything is installed: the Python version and system libraries.
+
+Runs on any Python 3 and needs nothing. Exits 1 with the package to install where something is missing.
+"""
+
+import ctypes
+import os
+import shutil
+import sys
+
+NEEDED = (3, 11)
+LIBRARIES = {"libgomp.so.1": "libgomp1 (Debian, Ubuntu), libgomp (Fedora), libomp (macOS)"}
+FREE_MB = 2_500
+
+
+def problems() -> "list[str]":
+    found = []
+    if sys.version_info < NEEDED:
+        found.append(
+            "Python %d.%d is too old: Flyball needs 3.11 or newer; try make PYTHON=python3.11" % sys.version_info[:2]
+        )
+    if sys.platform.startswith("linux"):
+        for library, package in LIBRARIES.items():
+            try:
+                ctypes.CDLL(library)
+            except OSError:
+                found.append("the system library %s is missing (LightGBM needs it): install %s" % (library, package))
+    free = shutil.disk_usage(os.getcwd()).free // 1_000_000
+    if free < FREE_MB:
+        found.append("only %d MB are free here; the environment and the demo need about %d MB" % (free, FREE_MB))
+    return found
+
+
+if __name__ == "__main__":
+    messages = problems()
+    for message in messages:
+        sys.stderr.write("pre-flight: %s\n" % message)
+    sys.exit(1 if messages else 0)
