@@ -1,6 +1,6 @@
 """Check what pip cannot install, before anything is installed: the Python version and system libraries.
 
-Runs on any Python 3 and needs nothing. Exits 1 with the package to install where something is missing.
+Runs on any Python from 3.6 and needs nothing. Exits 1 with the package to install where something is missing.
 """
 
 import ctypes
@@ -24,15 +24,15 @@ def problems() -> "list[str]":
             try:
                 ctypes.CDLL(library)
             except OSError:
-                found.append("the system library %s is missing (LightGBM needs it): install %s" % (library, package))
+                found.append(f"the system library {library} is missing (LightGBM needs it): install {package}")
     free = shutil.disk_usage(os.getcwd()).free // 1_000_000
     if free < FREE_MB:
-        found.append("only %d MB are free here; the environment and the demo need about %d MB" % (free, FREE_MB))
+        found.append(f"only {free} MB are free here; the environment and the demo need about {FREE_MB} MB")
     return found
 
 
 if __name__ == "__main__":
     messages = problems()
     for message in messages:
-        sys.stderr.write("pre-flight: %s\n" % message)
+        sys.stderr.write(f"pre-flight: {message}\n")
     sys.exit(1 if messages else 0)
