@@ -16,9 +16,7 @@ FREE_MB = 2_500
 def problems() -> "list[str]":
     found = []
     if sys.version_info < NEEDED:
-        found.append(
-            "Python %d.%d is too old: Flyball needs 3.11 or newer; try make PYTHON=python3.11" % sys.version_info[:2]
-        )
+        found.append(f"{sys.executable} is too old: Flyball needs Python 3.11 or newer; try make PYTHON=python3.11")
     if sys.platform.startswith("linux"):
         for library, package in LIBRARIES.items():
             try:
