@@ -1,3 +1,101 @@
-"""Flyball: the whole loop of a production model."""
+"""Flyball: the whole loop of a production model.
+
+    import flyball as fb
+
+What a user writes: sources, views, transforms, models, services and a project. Importing this loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from flyball.define.algebra import (
+    Expr,
+    abs,
+    coalesce,
+    exp,
+    floor,
+    is_null,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    row_time,
+    sqrt,
+    where,
+)
+from flyball.define.column import Boolean, Category, Decimal, Float, Integer, String, Timestamp
+from flyball.define.label import Label, by_time
+from flyball.define.model import External, Pretrained, model
+from flyball.define.project import Project
+from flyball.define.secret import secret
+from flyball.define.service import Batch, Canary, Full, Load, Retrain, Service, drift, every, quality_drop
+from flyball.define.source import Request, Source, delay, epoch, iso, known_at, row_key
+from flyball.define.task import Binary, MultiClass, Regression
+from flyball.define.training import Dataset, Package, Run
+from flyball.define.transform import transform
+from flyball.define.view import LatestView, WindowView, count, first, last, latest, max, mean, min, std, sum
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "Binary",
+    "Boolean",
+    "Canary",
+    "Category",
+    "Dataset",
+    "Decimal",
+    "Expr",
+    "External",
+    "Float",
+    "Full",
+    "Integer",
+    "Label",
+    "LatestView",
+    "Load",
+    "MultiClass",
+    "Package",
+    "Pretrained",
+    "Project",
+    "Regression",
+    "Request",
+    "Retrain",
+    "Run",
+    "Service",
+    "Source",
+    "String",
+    "Timestamp",
+    "WindowView",
+    "abs",
+    "by_time",
+    "coalesce",
+    "count",
+    "delay",
+    "drift",
+    "epoch",
+    "every",
+    "exp",
+    "first",
+    "floor",
+    "is_null",
+    "iso",
+    "known_at",
+    "last",
+    "latest",
+    "log",
+    "log1p",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "model",
+    "quality_drop",
+    "row_key",
+    "row_time",
+    "secret",
+    "sqrt",
+    "std",
+    "sum",
+    "transform",
+    "where",
+]
