@@ -83,6 +83,13 @@ class Expr:
         for argument in self._args:
             yield from argument.leaves()
 
+    def parts(self) -> Iterator[Expr]:
+        """This expression and all those it is built from."""
+        yield self
+        for argument in self._args:
+            if isinstance(argument, Expr):
+                yield from argument.parts()
+
     def __repr__(self) -> str:
         return show(self)
 

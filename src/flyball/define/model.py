@@ -9,15 +9,16 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-from flyball.define.algebra import Expr, Named
+from flyball.define.algebra import NUMBERS, TEXTS, Expr, Named
 from flyball.define.column import Column
 from flyball.define.declaration import Declared, check_name
 from flyball.define.label import Label, by_time
 from flyball.define.mistake import mistake, user_location
-from flyball.define.source import Request, Source
+from flyball.define.source import AnyEvent, Request, Source
 from flyball.define.spec import FeatureSpec, SplitSpec, TaskSpec
 from flyball.define.training import Dataset, Package, Run
 from flyball.define.view import Feature, Role, View
+from flyball.kernel.errors import did_you_mean
 
 Rows = type[Source] | type[Request]
 Features = Sequence[type[View] | Expr]
@@ -78,6 +79,7 @@ def model(
     check_rows("@fb.model", rows, requests=False)
     if not isinstance(label, Label):
         raise mistake("label is not an fb.Label", hint='write label=fb.Label(Trips.tips > 0, matures="1h")')
+    _check_label(label, task, rows)
     named = expand(features, "@fb.model")
     if not named:
         raise mistake("@fb.model has no features; name views, transforms or columns of the rows")
@@ -97,6 +99,34 @@ def model(
         )
 
     return declare
+
+
+def _check_label(label: Label, task: TaskSpec, rows: type[Source]) -> None:
+    """The label is over the rows, and of the type that the task learns."""
+    of = label.of
+    read = [of.rows_on] if isinstance(of, AnyEvent) else list(of.leaves())
+    for column in read:
+        if isinstance(column, Column) and column.owner is not rows:
+            raise mistake(
+                f"the label reads {column!r}, and the rows are of {rows.__name__}",
+                hint=f"for a label over another source write {column.owner.__name__}.any(on=…, within=…)",
+                code="label_source",
+            )
+    type = "boolean" if isinstance(of, AnyEvent) else of.type
+    if task.kind == "binary" and type != "boolean":
+        raise mistake(
+            f"fb.Binary learns a condition, and the label is a {type}", hint="compare it, such as Trips.tips > 0"
+        )
+    if task.kind == "regression" and type not in NUMBERS:
+        raise mistake(f"fb.Regression learns a number, and the label is a {type}")
+    if task.kind == "multiclass":
+        if isinstance(of, AnyEvent) or type not in TEXTS:
+            raise mistake(f"fb.MultiClass learns a category, and the label is a {type}")
+        extra = [c for c in of.categories if c not in task.classes]
+        if extra:
+            raise mistake(
+                f"the label may be {extra[0]!r}, which is not a class; {did_you_mean(extra[0], task.classes)}"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

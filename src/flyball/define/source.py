@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from flyball.define.algebra import Expr
+from flyball.define.algebra import Expr, RowTime
 from flyball.define.column import Column
 from flyball.define.declaration import Declared, check_name, description_of, members, seal
 from flyball.define.mistake import mistake
@@ -169,6 +169,8 @@ def check_condition(shown: str, condition: Expr, source: type) -> None:
 def check_columns(shown: str, expr: Expr, source: type) -> None:
     """Refuse an expression that reads anything but columns of `source`."""
     for leaf in expr.leaves():
+        if isinstance(leaf, RowTime):
+            continue  # the event's own time
         if not isinstance(leaf, Column) or leaf.owner is not source:
             raise mistake(
                 f"{shown} reads {leaf!r}; it may read columns of {source.__name__} only", code="foreign_column"
@@ -202,7 +204,7 @@ def _time(source: str, keyword: str, given: str | TimeColumn, columns: dict[str,
         )
     if column.spec.nullable:
         raise mistake(f"{source}: {keyword} {given!r} may be missing (nullable=True); each event needs its time")
-    return given, "us"
+    return given, "iso"  # as text or as a datetime
 
 
 def _key(source: str, key: str | tuple[str, ...] | RowKey, columns: dict[str, Column]) -> tuple[str, ...]:

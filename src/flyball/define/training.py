@@ -13,23 +13,28 @@ if TYPE_CHECKING:
 
 
 class Part(Protocol):
-    """The training or the test part of a training set, rows in time order."""
+    """The training or the held-out part of a training set, rows in time order."""
 
     @property
     def X(self) -> npt.NDArray[np.float64]:
-        """Shape [rows, features]; null is NaN, a category its index in `Dataset.categories`, true is 1."""
+        """Shape [rows, features]; null is NaN, a category its position in `Dataset.categories`, true is 1."""
+        ...
 
     @property
     def y(self) -> npt.NDArray[np.float64]:
-        """Shape [rows]; a class is its index in the task's classes, true is 1."""
+        """Shape [rows]; a class is its position in the task's classes, true is 1."""
+        ...
 
     @property
     def frame(self) -> pl.DataFrame:
-        """The same rows with their keys, times, features in their own types, and the label."""
+        """The same rows by name, without columns declared pii."""
+        ...
 
     def __len__(self) -> int: ...
 
-    def to_pandas(self) -> pd.DataFrame: ...
+    def to_pandas(self) -> pd.DataFrame:
+        """The features by name, categories as pandas categoricals."""
+        ...
 
 
 class Dataset(Protocol):
@@ -39,29 +44,33 @@ class Dataset(Protocol):
     def train(self) -> Part: ...
 
     @property
-    def test(self) -> Part: ...
+    def test(self) -> Part:
+        """Later than all of `train`."""
+        ...
 
     @property
     def features(self) -> Sequence[str]:
         """The names of the columns of `X`."""
+        ...
 
     @property
-    def categorical(self) -> Sequence[int]:
-        """Which columns of `X` hold categories, by index."""
+    def categorical(self) -> Sequence[str]:
+        """The features that are categories, as LightGBM's `categorical_feature` takes them."""
+        ...
 
     @property
     def categories(self) -> Mapping[str, Sequence[str]]:
-        """The values of each categorical feature; a code in `X` is an index into them."""
-
-    def to_pandas(self) -> pd.DataFrame:
-        """All rows, both parts."""
+        """The values of each categorical feature; a code in `X` is a position in them."""
+        ...
 
 
 class Package(Protocol):
-    """A packaged model: files, their runtime and signature; made by `Run.package`."""
+    """A trained model in a form that can be packed; made by `Run.package`."""
 
     @property
-    def runtime(self) -> str: ...
+    def extra(self) -> Mapping[str, Any]:
+        """What was said of the model beside its form; kept in the version's manifest."""
+        ...
 
 
 class Run(Protocol):
@@ -69,19 +78,26 @@ class Run(Protocol):
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """What `flyball train --param` gave, plain data."""
+        """What whoever started the run gave, plain data."""
+        ...
 
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Makes the run repeatable."""
+        ...
 
-    def log(self, metrics: Mapping[str, float], *, step: int | None = None) -> None:
-        """Keep metrics; durable when this returns."""
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Keep numbers, such as the loss of a step."""
+        ...
 
-    def progress(self, done: int, total: int) -> None:
-        """Say how far the run is."""
+    def progress(self, done: float, total: float) -> None:
+        """Say how far the run is; cheap enough to be called at every step."""
+        ...
 
     def artifact(self, name: str, data: bytes) -> None:
-        """Keep a file with the run."""
+        """Keep a file with the run; the same name replaces it."""
+        ...
 
     def package(self, model: Any) -> Package:
-        """Package a trained model (LightGBM, scikit-learn, ONNX) for the registry."""
+        """Make a model returnable: a LightGBM booster or estimator, a scikit-learn estimator, an ONNX model or path."""
+        ...

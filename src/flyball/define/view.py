@@ -7,7 +7,7 @@ from typing import ClassVar, Self, TypeVar, cast
 
 import msgspec
 
-from flyball.define.algebra import TEXTS, Expr
+from flyball.define.algebra import NUMBERS, TEXTS, Expr
 from flyball.define.column import Column
 from flyball.define.declaration import Declared, check_name, description_of, members, seal
 from flyball.define.mistake import mistake
@@ -112,7 +112,9 @@ def _result(op: AggregateOp, value: Expr | None) -> tuple[ValueType, int]:
         return "integer", 0
     if not isinstance(value, Expr):
         raise mistake(f"fb.{op} aggregates a column or an expression, not {value!r}", hint="such as fb.mean(S.x, '1d')")
-    if value.type not in ("decimal", "integer", "float", "boolean"):
+    if value.type == "timestamp" and op in ("min", "max", "first", "last"):
+        return "timestamp", 0
+    if value.type not in NUMBERS:
         better = "; use fb.LatestView with fb.latest(…)" if op in ("first", "last") else "; aggregate a number"
         raise mistake(f"fb.{op} takes numbers, and {value!r} is a {value.type}{better}", code="bad_type")
     if op in ("sum", "min", "max", "first", "last") and isinstance(value, Column) and value.type in _EXACT:
@@ -172,7 +174,13 @@ class Latest(Feature):
         if not isinstance(column, Column):
             raise mistake(f"fb.latest takes a column, not {column!r}", hint="compute with it in a transform")
         spec = column.spec
-        if isinstance(default, str) != (spec.type in ("string", "category")) and default is not None:
+        if spec.type == "string":
+            raise mistake(
+                f"{column!r} is free text, and a feature is a number or a category",
+                hint="declare it with fb.Category and its values",
+                code="bad_type",
+            )
+        if isinstance(default, str) != (spec.type == "category") and default is not None:
             raise mistake(f"the default {default!r} of fb.latest does not fit {column!r}, a {spec.type}")
         if spec.type == "category" and default is not None and default not in spec.categories:
             near = did_you_mean(str(default), spec.categories)
