@@ -39,6 +39,9 @@ class Out(fb.WindowView, source=Payments, entity=Payments.payer, where=Payments.
     sum_1d = fb.sum(Payments.amount, "1d")
     items_max_7d = fb.max(Payments.items, "7d")
     spread_30d = fb.std(Payments.amount, "30d", default=0)
+
+
+class Seen(fb.WindowView, source=Payments, entity=Payments.payer):
     last_at = fb.last(Payments.at, "30d")
 
 
@@ -62,7 +65,7 @@ def against_usual(amount: fb.Expr = Payments.amount, usual: fb.Expr = Out.sum_1d
 
 
 @fb.transform
-def since_last(last: fb.Expr = Out.last_at) -> fb.Expr:
+def since_last(last: fb.Expr = Seen.last_at) -> fb.Expr:
     return fb.row_time() - last
 
 

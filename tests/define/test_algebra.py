@@ -14,7 +14,7 @@ import flyball as fb
 from flyball.define.algebra import Expr, show
 from flyball.define.expression import OPERATORS, leaves
 from flyball.kernel.errors import InvalidError
-from tests.define.payments_project import Out, Payments
+from tests.define.payments_project import Out, Payments, Seen
 
 AMOUNT = ["col", "Payments", "amount"]
 
@@ -58,8 +58,8 @@ def test_functions_compile_to_their_names() -> None:
 
 
 def test_the_difference_of_two_times_is_in_seconds() -> None:
-    last = ["view", "Out", "last_at", ["payer"]]
-    assert (fb.row_time() - Out.last_at).to_data() == ["div", ["sub", ["time"], last], ["lit", 1e6]]
+    last = ["view", "Seen", "last_at", ["payer"]]
+    assert (fb.row_time() - Seen.last_at).to_data() == ["div", ["sub", ["time"], last], ["lit", 1e6]]
 
 
 def test_a_time_is_compared_with_a_datetime() -> None:

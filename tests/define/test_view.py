@@ -10,7 +10,7 @@ import pytest
 import flyball as fb
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.times import DAY, HOUR, MINUTE
-from tests.define.payments_project import Chargebacks, Everything, LastOut, Out, Pair, Payments
+from tests.define.payments_project import Chargebacks, Everything, LastOut, Out, Pair, Payments, Seen
 
 
 def test_a_window_view_becomes_its_aggregates() -> None:
@@ -26,7 +26,7 @@ def test_a_window_view_becomes_its_aggregates() -> None:
     assert (total.value, total.hop, total.type, total.scale) == (["col", "Payments", "amount"], HOUR, "decimal", 2)
     assert by_name["items_max_7d"].type == "integer"
     assert (by_name["spread_30d"].type, by_name["spread_30d"].hop) == ("float", DAY)
-    assert by_name["last_at"].type == "timestamp"
+    assert Seen.last_at.type == "timestamp"
 
 
 def test_an_expression_of_exact_columns_is_a_float() -> None:

@@ -298,20 +298,25 @@ class RowTime(Expr):
 class Named(Expr):
     """An expression with a name, as `@fb.transform` and `.named()` give it; compiles to the expression itself."""
 
-    __slots__ = ("_description", "_name")
+    __slots__ = ("_module", "_name")
 
     _name: str
-    _description: str
+    _module: str
 
-    def __init__(self, name: str, expr: Expr, description: str = "") -> None:
+    def __init__(self, name: str, expr: Expr, module: str = "") -> None:
         if not name.isidentifier() or name.startswith("_"):
             raise mistake(f"{name!r} is not a name for a feature; use letters, digits and _, and begin with a letter")
         super().__init__("named", (expr,), expr.type, expr.categories)
-        self._set(_name=name, _description=description)
+        self._set(_name=name, _module=module)
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def module(self) -> str:
+        """Where the transform is declared; empty for what `.named()` gives."""
+        return self._module
 
     def to_data(self) -> ExprData:
         data: ExprData = self._args[0].to_data()

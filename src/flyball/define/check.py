@@ -95,9 +95,7 @@ def _unreached(project: Project, spec: ProjectSpec) -> Iterator[Problem]:
     for value in list(vars(module).values()) if module else ():
         kind = _kind(value)
         name = str(getattr(value, "__name__", "") or getattr(value, "name", ""))
-        if not kind or id(value) in inner or (kind, name) in used:
-            continue
-        if isinstance(value, Declared) and value.__module__ != project.module:
+        if not kind or id(value) in inner or (kind, name) in used or _module(value) != project.module:
             continue
         yield Problem(
             code="unreachable",
@@ -111,6 +109,13 @@ def _unreached(project: Project, spec: ProjectSpec) -> Iterator[Problem]:
 def _models(project: Project) -> list[Model]:
     used = [s.model for s in project.services] + [b.model for b in project.batches]
     return [m for m in used if isinstance(m, Model)]
+
+
+def _module(value: object) -> str:
+    """Where something is declared, so that what a module merely imports is not counted as its own."""
+    if isinstance(value, Model):
+        return value.function.__module__
+    return value.module if isinstance(value, Named) else str(getattr(value, "__module__", ""))
 
 
 def _kind(value: object) -> str:
@@ -149,7 +154,8 @@ def _source(source: SourceSpec, spec: ProjectSpec) -> Iterator[Problem]:
 def _model(model: ModelSpec, spec: ProjectSpec) -> Iterator[Problem]:
     rows = _columns_of_rows(model, spec)
     for feature in model.features:
-        yield from _type(model, feature)
+        if model.function or model.pretrained:
+            yield from _type(model, feature)
         for leaf in leaves(feature.expr):
             if leaf[0] == "col":
                 yield from _column(model, feature, leaf, rows, spec)

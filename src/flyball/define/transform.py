@@ -69,7 +69,7 @@ def trace(function: Callable[..., object]) -> Named:
         raise _wrapped(error, shown) from None
     except Exception as error:
         raise _foreign(error, shown, place) from None
-    return Named(function.__name__, _expression(result, shown, place), _description(function))
+    return Named(function.__name__, _expression(result, shown, place), place.module)
 
 
 def _place(function: FunctionType) -> Location:
@@ -116,10 +116,6 @@ def _expression(result: object, shown: str, place: Location) -> Expr:
         hint="return one expression; for several features write several transforms",
         at=place,
     )
-
-
-def _description(function: FunctionType) -> str:
-    return " ".join((function.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 def _wrapped(error: InvalidError, shown: str) -> InvalidError:
