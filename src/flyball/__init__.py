@@ -7,8 +7,10 @@ What a user writes: sources, views, transforms, models, services and a project. 
 
 from __future__ import annotations
 
-from flyball.define.algebra import (
-    Expr,
+from flyball.define.aggregate import count, first, last, latest, max, mean, min, std, sum
+from flyball.define.algebra import Expr
+from flyball.define.column import Boolean, Category, Decimal, Float, Integer, String, Timestamp
+from flyball.define.function import (
     abs,
     coalesce,
     exp,
@@ -22,7 +24,6 @@ from flyball.define.algebra import (
     sqrt,
     where,
 )
-from flyball.define.column import Boolean, Category, Decimal, Float, Integer, String, Timestamp
 from flyball.define.label import Label, by_time
 from flyball.define.model import External, Pretrained, model
 from flyball.define.project import Project
@@ -32,7 +33,7 @@ from flyball.define.source import Request, Source, delay, epoch, iso, known_at, 
 from flyball.define.task import Binary, MultiClass, Regression
 from flyball.define.training import Dataset, Package, Run
 from flyball.define.transform import transform
-from flyball.define.view import LatestView, WindowView, count, first, last, latest, max, mean, min, std, sum
+from flyball.define.view import LatestView, WindowView
 
 __version__ = "0.1.0"
 

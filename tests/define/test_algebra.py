@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flyball as fb
-from flyball.define.algebra import Expr, show
+from flyball.define.algebra import Expr
 from flyball.define.expression import OPERATORS, leaves
+from flyball.define.notation import show
 from flyball.kernel.errors import InvalidError
 from tests.define.payments_project import Out, Payments, Seen
 

@@ -12,30 +12,14 @@ from datetime import date, datetime
 from decimal import Decimal as PythonDecimal
 from typing import Any, NoReturn
 
-from flyball.define.expression import OPERATORS
 from flyball.define.mistake import mistake, user_location
+from flyball.define.notation import ANY_FUNCTION, FUNCTIONS, POWER, SYMBOLS, show, truth_spelling
 from flyball.define.spec import ExprData, ValueType
 from flyball.kernel.errors import did_you_mean
 from flyball.kernel.times import from_datetime
 
 NUMBERS = frozenset({"decimal", "float", "integer", "boolean"})
 TEXTS = frozenset({"string", "category"})
-_SYMBOLS = {
-    "add": "+",
-    "sub": "-",
-    "mul": "*",
-    "div": "/",
-    "lt": "<",
-    "le": "<=",
-    "gt": ">",
-    "ge": ">=",
-    "eq": "==",
-    "ne": "!=",
-    "and": "&",
-    "or": "|",
-}
-
-Operand = "Expr | bool | int | float | str | datetime | PythonDecimal"
 
 
 class Expr:
@@ -134,7 +118,7 @@ class Expr:
     def __pow__(self, exponent: Any) -> Expr:
         if exponent == 2 and not isinstance(exponent, Expr):
             return self * self
-        raise mistake(f"{show(self)} ** {exponent!r} has no operator; only ** 2 has", code="not_traceable", hint=_POWER)
+        raise mistake(f"{show(self)} ** {exponent!r} has no operator; only ** 2 has", code="not_traceable", hint=POWER)
 
     def __neg__(self) -> Expr:
         return build("neg", self)
@@ -241,34 +225,10 @@ class Expr:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> NoReturn:
         name = getattr(ufunc, "__name__", str(ufunc))
-        raise mistake(
-            f"NumPy's {name} cannot be traced", code="not_traceable", hint=_FUNCTIONS.get(name, _ANY_FUNCTION)
-        )
+        raise mistake(f"NumPy's {name} cannot be traced", code="not_traceable", hint=FUNCTIONS.get(name, ANY_FUNCTION))
 
     def __array__(self, *args: Any, **options: Any) -> NoReturn:
-        raise mistake(f"{show(self)} cannot become a NumPy array", code="not_traceable", hint=_ANY_FUNCTION)
-
-
-_POWER = "for other powers use fb.exp(exponent * fb.log(x)), or fb.sqrt(x)"
-_ANY_FUNCTION = (
-    "use fb.log, fb.log1p, fb.exp, fb.sqrt, fb.abs, fb.floor, fb.minimum, fb.maximum, fb.where or fb.coalesce"
-)
-_FUNCTIONS = {
-    "log": "use fb.log(x)",
-    "log1p": "use fb.log1p(x)",
-    "exp": "use fb.exp(x)",
-    "sqrt": "use fb.sqrt(x)",
-    "absolute": "use fb.abs(x)",
-    "fabs": "use fb.abs(x)",
-    "floor": "use fb.floor(x)",
-    "minimum": "use fb.minimum(a, b)",
-    "maximum": "use fb.maximum(a, b)",
-    "isnan": "use x.is_null()",
-    "logical_and": "use a & b",
-    "logical_or": "use a | b",
-    "logical_not": "use ~a",
-    "power": _POWER,
-}
+        raise mistake(f"{show(self)} cannot become a NumPy array", code="not_traceable", hint=ANY_FUNCTION)
 
 
 class Literal(Expr):
@@ -308,6 +268,9 @@ class Named(Expr):
             raise mistake(f"{name!r} is not a name for a feature; use letters, digits and _, and begin with a letter")
         super().__init__("named", (expr,), expr.type, expr.categories)
         self._set(_name=name, _module=module)
+
+    def __str__(self) -> str:
+        return self._name
 
     @property
     def name(self) -> str:
@@ -385,7 +348,7 @@ def _require(op: str, args: Iterable[Expr], types: frozenset[str], what: str) ->
     for argument in args:
         if argument.type not in types:
             raise mistake(
-                f"{show(argument)} is a {argument.type}, and {_SYMBOLS.get(op, op)} takes {what}", code="bad_type"
+                f"{show(argument)} is a {argument.type}, and {SYMBOLS.get(op, op)} takes {what}", code="bad_type"
             )
 
 
@@ -438,125 +401,13 @@ def _common(op: str, args: tuple[Expr, ...]) -> tuple[ValueType, tuple[str, ...]
     return types.pop(), ()
 
 
-# Functions of the language
-
-
-def where(condition: Any, then: Any, otherwise: Any) -> Expr:
-    """`then` where the condition is true, else `otherwise`; null where the condition is null."""
-    return build("where", condition, then, otherwise)
-
-
-def coalesce(*values: Any) -> Expr:
-    """The first value that is not null."""
-    if len(values) < 2:
-        raise mistake("fb.coalesce needs a value and what to use in its place, such as fb.coalesce(x, 0)")
-    return build("coalesce", *values)
-
-
-def is_null(value: Any) -> Expr:
-    """True where the value is missing."""
-    return build("is_null", value)
-
-
-def log(value: Any) -> Expr:
-    """The natural logarithm; null where the value is not positive."""
-    return build("log", value)
-
-
-def log1p(value: Any) -> Expr:
-    """The natural logarithm of 1 + value; null where that is not positive."""
-    return build("log1p", value)
-
-
-def exp(value: Any) -> Expr:
-    """e to the power of the value; null where that is not finite."""
-    return build("exp", value)
-
-
-def sqrt(value: Any) -> Expr:
-    """The square root; null where the value is negative."""
-    return build("sqrt", value)
-
-
-def abs(value: Any) -> Expr:
-    """The absolute value."""
-    return build("abs", value)
-
-
-def floor(value: Any) -> Expr:
-    """The greatest whole number that is not above the value."""
-    return build("floor", value)
-
-
-def minimum(left: Any, right: Any) -> Expr:
-    """The smaller of two values of one row."""
-    return build("minimum", left, right)
-
-
-def maximum(left: Any, right: Any) -> Expr:
-    """The greater of two values of one row."""
-    return build("maximum", left, right)
-
-
-def row_time() -> Expr:
-    """The time of the row itself, a timestamp; the difference of two timestamps is in seconds."""
-    return RowTime("time", (), "timestamp")
-
-
-# Showing
-
-
-def show(expr: Expr) -> str:
-    """The expression as one would write it."""
-    op, args = expr._op, expr._args
-    if isinstance(expr, Literal):
-        return repr(args[0])
-    if isinstance(expr, RowTime):
-        return "fb.row_time()"
-    if isinstance(expr, Named):
-        return expr.name
-    if op not in OPERATORS:
-        return str(expr)
-    if op in _SYMBOLS:
-        return f"{_nested(args[0])} {_SYMBOLS[op]} {_nested(args[1])}"
-    if op in ("neg", "not"):
-        return f"{'-' if op == 'neg' else '~'}{_nested(args[0])}"
-    if op in ("is_null", "hour", "weekday"):
-        return f"{_nested(args[0])}.{op}()"
-    if op == "in":
-        return f"{_nested(args[0])}.isin({', '.join(map(show, args[1:]))})"
-    return f"fb.{op}({', '.join(map(show, args))})"
-
-
-def _nested(expr: Expr) -> str:
-    return f"({show(expr)})" if expr._op in _SYMBOLS else show(expr)
-
-
-_SPELLINGS = (
-    (("max(",), "use fb.maximum(a, b)"),
-    (("min(",), "use fb.minimum(a, b)"),
-    ((" and ",), "use (a) & (b) in place of `and`, with brackets around each side"),
-    ((" or ",), "use (a) | (b) in place of `or`, with brackets around each side"),
-    (("if ", " if ", "elif ", "while "), "use fb.where(condition, then, otherwise) in place of `if`"),
-    (("not ",), "use ~(a) in place of `not`"),
-    ((" in ",), "use x.isin(…) in place of `in`"),
-)
-_ALL_SPELLINGS = (
-    "use fb.where(condition, then, otherwise) for `if`; & | ~ for `and` `or` `not`, with brackets around each side; "
-    "(0 < x) & (x < 5) for a chained comparison"
-)
-
-
 def _no_truth(expr: Expr) -> Exception:
     place = user_location()
-    line = place.text if place else ""
-    hint = _ALL_SPELLINGS
-    if line:
-        hint = next((spelling for words, spelling in _SPELLINGS if any(w in line for w in words)), hint)
-        if hint is _ALL_SPELLINGS and sum(line.count(sign) for sign in "<>") > 1:
-            hint = "use (0 < x) & (x < 5) in place of the chained comparison 0 < x < 5"
     return mistake(
-        f"{show(expr)} has no truth value: it is computed for each row later", code="not_traceable", hint=hint, at=place
+        f"{show(expr)} has no truth value: it is computed for each row later",
+        code="not_traceable",
+        hint=truth_spelling(place.text if place else ""),
+        at=place,
     )
 
 
@@ -564,5 +415,5 @@ def _no_number(expr: Expr, what: str) -> Exception:
     return mistake(
         f"{show(expr)} cannot become {what}: it is computed for each row later",
         code="not_traceable",
-        hint=_ANY_FUNCTION,
+        hint=ANY_FUNCTION,
     )

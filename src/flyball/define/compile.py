@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TypeVar
 
+from flyball.define.aggregate import Feature
 from flyball.define.algebra import Expr
 from flyball.define.column import Column
 from flyball.define.model import External, Model, Pretrained, Rows, expand, feature_specs, module_of
@@ -23,7 +24,7 @@ from flyball.define.spec import (
     Spec,
     ViewSpec,
 )
-from flyball.define.view import Feature, View
+from flyball.define.view import View
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.times import duration
 

@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
+from flyball.define.aggregate import Feature
 from flyball.define.algebra import NUMBERS, TEXTS, Expr, Named
 from flyball.define.column import Column
 from flyball.define.declaration import Declared, check_name
@@ -17,7 +18,7 @@ from flyball.define.mistake import mistake, user_location
 from flyball.define.source import AnyEvent, Request, Source
 from flyball.define.spec import FeatureSpec, SplitSpec, TaskSpec
 from flyball.define.training import Dataset, Package, Run
-from flyball.define.view import Feature, Role, View
+from flyball.define.view import Role, View
 from flyball.kernel.errors import did_you_mean
 
 Rows = type[Source] | type[Request]
