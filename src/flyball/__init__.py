@@ -7,6 +7,9 @@ What a user writes: sources, views, transforms, models, services and a project. 
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from flyball.define.aggregate import count, first, last, latest, max, mean, min, std, sum
 from flyball.define.algebra import Expr
 from flyball.define.column import Boolean, Category, Decimal, Float, Integer, String, Timestamp
@@ -34,6 +37,9 @@ from flyball.define.task import Binary, MultiClass, Regression
 from flyball.define.training import Dataset, Package, Run
 from flyball.define.transform import transform
 from flyball.define.view import LatestView, WindowView
+
+if TYPE_CHECKING:
+    from flyball import testing as testing
 
 __version__ = "0.1.0"
 
@@ -97,6 +103,16 @@ __all__ = [
     "sqrt",
     "std",
     "sum",
+    "testing",
     "transform",
     "where",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker shall refuse what does not exist
+
+    def __getattr__(name: str) -> Any:
+        """`fb.testing` is loaded when it is used: it holds a whole platform."""
+        if name == "testing":
+            return importlib.import_module("flyball.testing")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

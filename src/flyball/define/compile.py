@@ -9,7 +9,8 @@ from typing import TypeVar
 from flyball.define.aggregate import Feature
 from flyball.define.algebra import Expr
 from flyball.define.column import Column
-from flyball.define.model import External, Model, Pretrained, Rows, expand, feature_specs, module_of
+from flyball.define.model import External, Model, Pretrained, Rows, expand, feature_specs
+from flyball.define.module import module_of
 from flyball.define.project import Project
 from flyball.define.service import AnyModel, Batch, Service
 from flyball.define.source import AnyEvent, Request, Source

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from flyball.define.mistake import is_ours, show_path
+from flyball.define.module import module_at
 from flyball.define.project import Project
 from flyball.define.secret import redact
 from flyball.kernel.errors import FlyballError, InvalidError, NotFoundError, did_you_mean
@@ -45,14 +46,8 @@ def load_project(target: str | Path = "project.py") -> Project:
 
 
 def _module_of(path: Path) -> tuple[Path, str]:
-    """The folder that must be importable, and the name of the module in it; packages are followed upwards."""
-    parts = [] if path.stem == "__init__" else [path.stem]
-    folder = path.parent
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    name = ".".join(parts)
-    if not all(part.isidentifier() for part in parts):
+    folder, name = module_at(path)
+    if not all(part.isidentifier() for part in name.split(".")):
         raise InvalidError(
             f"{path.name} cannot be imported: {name!r} is not a module's name; use letters, digits and _",
             code="bad_module_name",

@@ -11,7 +11,8 @@ from types import FrameType
 
 from flyball.kernel.errors import InvalidError
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+_HERE = Path(__file__).resolve().parent
+_OURS = (f"{_HERE}{os.sep}", f"{_HERE.parent / 'kernel'}{os.sep}", "<frozen ", "<string>")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +35,8 @@ class Location:
 
 
 def is_ours(filename: str) -> bool:
-    """Whether a file is part of Flyball or of the import machinery, not of the user's project."""
-    return filename.startswith((_PACKAGE, "<frozen ", "<string>")) or "importlib" in filename
+    """Whether a file is part of the language or of the import machinery, not of a project."""
+    return filename.startswith(_OURS) or "importlib" in Path(filename).parts
 
 
 def show_path(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -249,13 +248,3 @@ def feature_specs(features: tuple[tuple[str, Expr], ...]) -> tuple[FeatureSpec, 
         FeatureSpec(name=name, expr=expr.to_data(), type=expr.type, categories=expr.categories)
         for name, expr in features
     )
-
-
-def module_of(function: TrainFunction) -> str:
-    """The module by which a training process imports the function."""
-    name = function.__module__
-    if name == "__main__":
-        main = sys.modules.get("__main__")
-        file = getattr(main, "__file__", None)
-        return Path(file).stem if file else name
-    return name

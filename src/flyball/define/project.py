@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from flyball.define.declaration import Declared
 from flyball.define.mistake import mistake, user_location
+from flyball.define.module import module_at
 from flyball.define.secret import Secret
 from flyball.define.service import Batch, Service, check_service_name
 from flyball.define.source import Source
@@ -56,10 +56,8 @@ class Project:
         place = user_location()
         if place is None or not Path(place.path).is_file():
             return
-        package = getattr(sys.modules.get(place.module), "__package__", None) or ""
-        depth = len(package.split(".")) if package else 0
         object.__setattr__(self, "module", place.module)
-        object.__setattr__(self, "root", Path(place.path).resolve().parents[depth])
+        object.__setattr__(self, "root", module_at(Path(place.path).resolve())[0])
 
 
 def _check(item: object, kind: type, shown: str, where: str, right: str) -> None:

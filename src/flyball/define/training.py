@@ -54,8 +54,8 @@ class Dataset(Protocol):
         ...
 
     @property
-    def categorical(self) -> Sequence[str]:
-        """The features that are categories, as LightGBM's `categorical_feature` takes them."""
+    def categorical(self) -> Sequence[int]:
+        """Which columns of `X` are categories, as LightGBM's and scikit-learn's `categorical_feature(s)` take them."""
         ...
 
     @property
