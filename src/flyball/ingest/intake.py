@@ -17,7 +17,7 @@ from flyball.ingest.files import open_file
 from flyball.ingest.frames import meanings
 from flyball.ingest.ports import Entry, EventLog, NewBatch, StoredAnswer
 from flyball.ingest.receipts import Push, Receipt, answer_of, fingerprint, receipt_of, replayed, total
-from flyball.ingest.rejection import did_you_mean
+from flyball.ingest.rejection import suggestion
 from flyball.ingest.rows import Rows, from_dicts, from_frame
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
@@ -56,7 +56,7 @@ class Intake:
         spec = self._sources.get(name)
         if spec is None:
             raise NotFoundError(
-                f"there is no source {name!r}{did_you_mean(name, list(self._sources))}",
+                f"there is no source {name!r}{suggestion(name, list(self._sources))}",
                 code="source_not_found",
                 hint=f"there are: {', '.join(sorted(self._sources)) or 'none yet; run flyball apply'}",
             )

@@ -96,6 +96,7 @@ class LogTotals:
     last_lsn: int = 0
     last_batch: int = 0
     last_known_at: int = 0
+    last_event_time: int = 0
     oldest_lsn: int = 0
     rejected: int = 0
     duplicates: int = 0

@@ -66,7 +66,7 @@ class Rejected:
         }
 
 
-def did_you_mean(name: str, known: list[str]) -> str:
+def suggestion(name: str, known: list[str]) -> str:
     """`; did you mean 'fare'?`, or nothing where no name is near."""
     folded = {k.casefold().replace(" ", "_"): k for k in known}
     near = difflib.get_close_matches(name.casefold().replace(" ", "_"), list(folded), n=1, cutoff=0.6)
@@ -111,7 +111,7 @@ def explain(spec: SourceSpec, rule: Rule, column: str, value: str | None, *, now
     if rule in _SHAPE:
         return _SHAPE[rule].format(source=spec.name, value=value)
     if rule is Rule.UNKNOWN_COLUMN:
-        return f"source {spec.name} has no column {column!r}{did_you_mean(column, readable(spec))}"
+        return f"source {spec.name} has no column {column!r}{suggestion(column, readable(spec))}"
     if rule in (Rule.BAD_EVENT_TIME, Rule.BAD_KNOWN_AT):
         unit = spec.event_time_unit if rule is Rule.BAD_EVENT_TIME else spec.known.unit
         what = "event time" if rule is Rule.BAD_EVENT_TIME else "time it was known"
@@ -135,7 +135,7 @@ def _explain_value(spec: SourceSpec, declared: ColumnSpec | None, rule: Rule, co
         state = "is absent" if rule is Rule.MISSING_COLUMN else "is null"
         return f"{column} {state} and source {spec.name} needs it; send a value, or declare it nullable"
     if rule is Rule.UNKNOWN_CATEGORY:
-        guess = did_you_mean(value or "", list(declared.categories)) if value != HIDDEN else ""
+        guess = suggestion(value or "", list(declared.categories)) if value != HIDDEN else ""
         some = ", ".join(repr(c) for c in declared.categories[:8]) + (", …" if len(declared.categories) > 8 else "")
         return f"{column} is {_say(value)}, which is not one of {some}{guess}"
     bound = {Rule.GE: declared.ge, Rule.GT: declared.gt, Rule.LE: declared.le, Rule.LT: declared.lt}.get(rule)

@@ -17,7 +17,7 @@ import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.ingest.parsing import Mask
-from flyball.ingest.rejection import Rule, did_you_mean, readable
+from flyball.ingest.rejection import Rule, readable, suggestion
 from flyball.kernel.errors import InvalidError
 
 _PLAIN: dict[type, pl.DataType] = {
@@ -174,7 +174,7 @@ def require_columns(present: Sequence[str], spec: SourceSpec) -> None:
     others = [p for p in present if p not in readable(spec)]
     more = f" (and {len(missing) - 1} more: {', '.join(missing[1:])})" if missing[1:] else ""
     raise InvalidError(
-        f"column {name!r} of source {spec.name} is missing{more}{did_you_mean(name, others)}; nothing was stored",
+        f"column {name!r} of source {spec.name} is missing{more}{suggestion(name, others)}; nothing was stored",
         code="missing_column",
         hint=f"the columns that came are: {', '.join(map(str, present)) or 'none'}",
         details={"source": spec.name, "missing": missing, "columns": list(map(str, present))},

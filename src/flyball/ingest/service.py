@@ -65,6 +65,7 @@ class Ingest:
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
+        self._left: list[str] = []
         self._plan: dict[str, Any] = {"epoch": 0, "digest": ""}
         self._floor: dict[str, int] = {}  # the LSN up to which the online state was fed from the lake
         self._applied_until: dict[str, int] = {}  # known_at of the newest event applied by this process
@@ -89,6 +90,8 @@ class Ingest:
                 self._sources = old
                 raise
             self._intake.use(sources)
+            totals = self._log.totals()
+            self._left = [name for name, total in totals.items() if total.pending_batches and name not in sources]
             self._plan = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", "")}
 
     def _check_plan(self, sources: dict[str, SourceSpec], views: Sequence[ViewSpec]) -> None:
@@ -188,12 +191,13 @@ class Ingest:
 
     def _pending(self) -> list[str]:
         """The sources of the plan, and those that left it with events still in the log."""
-        left = [name for name, t in self._log.totals().items() if t.pending_batches and name not in self._sources]
-        return [*self._sources, *left]
+        return [*self._sources, *self._left]
 
     def _apply(self, source: str) -> int:
         count = self._feed_from_lake(source)
         after = max(self._applier.applied_lsn(source), self._floor[source])
+        if self._log.last_lsn(source) <= after:
+            return count
         while batches := self._log.read(source, after=after, limit=self._config.apply_rows):
             frame = pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
             count += self._applier.apply(source, frame)
@@ -273,30 +277,34 @@ class Ingest:
         return [row | {"row": json.loads(row["row"])} for row in named]
 
     def status(self) -> dict[str, Any]:
-        """Per source: what was taken, applied and committed, and how far each is behind."""
+        """The plan's epoch and digest; per source what was taken, applied and committed, and how far each is behind.
+
+        `rows`, `quarantined` and `duplicates` are of all time; `lag` is in events, `lag_us` in domain time.
+        """
         totals = self._log.totals()
         return self._plan | {
-            "sources": {spec.name: self._source_status(spec.name, totals) for spec in self.sources()},
+            "sources": [self._source_status(spec.name, totals.get(spec.name, LogTotals())) for spec in self.sources()],
         }
 
-    def _source_status(self, source: str, totals: dict[str, LogTotals]) -> dict[str, Any]:
-        total = totals.get(source, LogTotals())
+    def _source_status(self, source: str, total: LogTotals) -> dict[str, Any]:
         applied = max(self._applier.applied_lsn(source), self._floor.get(source, 0))
         committed = self._lake.version(source, source)
         behind = max(0, total.last_lsn - applied)
         since = self._applied_until.get(source, total.last_known_at)
         return {
-            "lsn": total.last_lsn,
-            "applied_lsn": applied,
-            "lake_lsn": committed,
-            "lag_events": behind,
-            "lag_us": max(0, self._clock.now() - since) if behind else 0,
-            "lake_lag_events": max(0, total.last_lsn - committed),
-            "accepted": total.last_lsn,
+            "name": source,
+            "rows": total.last_lsn,
             "quarantined": total.rejected,
             "duplicates": total.duplicates,
             "rules": total.rules,
-            "known_at": total.last_known_at,
+            "lsn": total.last_lsn,
+            "applied_lsn": applied,
+            "lake_lsn": committed,
+            "lag": behind,
+            "lag_us": max(0, self._clock.now() - since) if behind else 0,
+            "lake_lag": max(0, total.last_lsn - committed),
+            "last_event": total.last_event_time or None,
+            "known_at": total.last_known_at or None,
             "pending_batches": total.pending_batches,
         }
 

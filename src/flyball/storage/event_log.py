@@ -43,7 +43,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (
     source TEXT PRIMARY KEY, next_lsn INTEGER NOT NULL, last_batch INTEGER NOT NULL, last_known_at INTEGER NOT NULL,
-    rejected INTEGER NOT NULL, duplicates INTEGER NOT NULL, rules TEXT NOT NULL,
+    last_event INTEGER NOT NULL, rejected INTEGER NOT NULL, duplicates INTEGER NOT NULL, rules TEXT NOT NULL,
     columns TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (
@@ -142,16 +142,18 @@ class SqliteEventLog:
             (source, first, count, batch.live, known_at, payload, rejected),
         ).lastrowid
         assert number is not None
+        counts = (len(batch.rejected), batch.duplicates)
+        newest = int(batch.frame["_event_time"].max() or 0) if count else 0
         known = json.dumps(json.loads(columns) | dict(batch.columns))
         tally: dict[str, int] = json.loads(rules)
         for row in batch.rejected:
             tally[row["rule"]] = tally.get(row["rule"], 0) + 1
         run(
-            "INSERT INTO sources VALUES (?,?,?,?,?,?,?,?) ON CONFLICT (source) DO UPDATE SET"
-            " next_lsn = excluded.next_lsn, last_batch = excluded.last_batch, last_known_at = excluded.last_known_at, rules = excluded.rules,"
-            " columns = excluded.columns,"
+            "INSERT INTO sources VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (source) DO UPDATE SET"
+            " next_lsn = excluded.next_lsn, last_batch = excluded.last_batch, last_known_at = excluded.last_known_at,"
+            " last_event = max(last_event, excluded.last_event), rules = excluded.rules, columns = excluded.columns,"
             " rejected = rejected + excluded.rejected, duplicates = duplicates + excluded.duplicates",
-            (source, first + count, number, known_at, len(batch.rejected), batch.duplicates, json.dumps(tally), known),
+            (source, first + count, number, known_at, newest, *counts, json.dumps(tally), known),
         )
         wall = time.time_ns() // 1_000
         for entry in batch.entries:
@@ -199,9 +201,10 @@ class SqliteEventLog:
 
     def read(self, source: str, *, after: int, limit: int) -> list[LogBatch]:
         rows = self._select(
-            "SELECT batch, first_lsn, count, live, known_at FROM batches WHERE source = ? AND count > 0"
+            "SELECT batch, first_lsn, count, live, known_at FROM batches WHERE source = ? AND count > 0 AND first_lsn >="
+            " coalesce((SELECT max(first_lsn) FROM batches WHERE source = ? AND first_lsn <= ?), 0)"
             " AND first_lsn + count - 1 > ? ORDER BY first_lsn LIMIT 2000",
-            (source, after),
+            (source, source, after, after),
         )
         batches: list[LogBatch] = []
         total = 0
@@ -236,7 +239,7 @@ class SqliteEventLog:
 
     def totals(self) -> dict[str, LogTotals]:
         rows = self._select(
-            "SELECT s.source, next_lsn - 1, last_batch, last_known_at, s.rejected, duplicates, rules, columns,"
+            "SELECT s.source, next_lsn - 1, last_batch, last_known_at, last_event, s.rejected, duplicates, rules, columns,"
             " count(b.batch), coalesce(min(CASE WHEN b.count > 0 THEN first_lsn END), 0)"
             " FROM sources s LEFT JOIN batches b ON b.source = s.source GROUP BY s.source",
             (),
@@ -246,6 +249,7 @@ class SqliteEventLog:
                 last_lsn=lsn,
                 last_batch=batch,
                 last_known_at=known_at,
+                last_event_time=newest,
                 oldest_lsn=oldest,
                 rejected=rejected,
                 duplicates=duplicates,
@@ -253,7 +257,7 @@ class SqliteEventLog:
                 rules=json.loads(rules),
                 columns={name: (kind, scale) for name, (kind, scale) in json.loads(columns).items()},
             )
-            for source, lsn, batch, known_at, rejected, duplicates, rules, columns, pending, oldest in rows
+            for source, lsn, batch, known_at, newest, rejected, duplicates, rules, columns, pending, oldest in rows
         }
 
     def _frame(self, payload: bytes) -> pl.DataFrame:
