@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -143,7 +143,7 @@ class SqliteEventLog:
         ).lastrowid
         assert number is not None
         counts = (len(batch.rejected), batch.duplicates)
-        newest = int(batch.frame["_event_time"].max() or 0) if count else 0
+        newest = cast(int, batch.frame["_event_time"].max()) if count else 0
         known = json.dumps(json.loads(columns) | dict(batch.columns))
         tally: dict[str, int] = json.loads(rules)
         for row in batch.rejected:
@@ -201,8 +201,8 @@ class SqliteEventLog:
 
     def read(self, source: str, *, after: int, limit: int) -> list[LogBatch]:
         rows = self._select(
-            "SELECT batch, first_lsn, count, live, known_at FROM batches WHERE source = ? AND count > 0 AND first_lsn >="
-            " coalesce((SELECT max(first_lsn) FROM batches WHERE source = ? AND first_lsn <= ?), 0)"
+            "SELECT batch, first_lsn, count, live, known_at FROM batches WHERE source = ? AND count > 0"
+            " AND first_lsn >= coalesce((SELECT max(first_lsn) FROM batches WHERE source = ? AND first_lsn <= ?), 0)"
             " AND first_lsn + count - 1 > ? ORDER BY first_lsn LIMIT 2000",
             (source, source, after, after),
         )
@@ -239,8 +239,8 @@ class SqliteEventLog:
 
     def totals(self) -> dict[str, LogTotals]:
         rows = self._select(
-            "SELECT s.source, next_lsn - 1, last_batch, last_known_at, last_event, s.rejected, duplicates, rules, columns,"
-            " count(b.batch), coalesce(min(CASE WHEN b.count > 0 THEN first_lsn END), 0)"
+            "SELECT s.source, next_lsn - 1, last_batch, last_known_at, last_event, s.rejected, duplicates, rules,"
+            " columns, count(b.batch), coalesce(min(CASE WHEN b.count > 0 THEN first_lsn END), 0)"
             " FROM sources s LEFT JOIN batches b ON b.source = s.source GROUP BY s.source",
             (),
         )
