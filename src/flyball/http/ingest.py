@@ -1,0 +1,389 @@
+"""The ingest process over HTTP: routes of `http/routes.py` → the core.
+
+Nothing here blocks the event loop: pushes wait for the writer thread's next transaction, everything else that touches
+the disk runs on a small pool, and replies come back through the loop. The server reads no file that a client names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import logging
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import polars as pl
+
+from flyball.define.spec import SourceSpec
+from flyball.http.access import LOOPBACK_HOSTS, authorize
+from flyball.http.ingest_metrics import metrics_text
+from flyball.http.server import Request, Response, error_response, json_response
+from flyball.ingest.committing import Horizon
+from flyball.ingest.group import Answer, GroupCommit, GroupLimits
+from flyball.ingest.intake import Progress
+from flyball.ingest.receipts import Push, Receipt
+from flyball.kernel.errors import ErrorKind, ExhaustedError, FlyballError, InternalError, InvalidError
+from flyball.kernel.files import translate_os_error
+
+logger = logging.getLogger(__name__)
+
+ARROW = "application/vnd.apache.arrow.stream"
+INLINE_BYTES = 128 * 1024  # bodies up to here are decoded on the event loop; larger ones on the pool
+POOL_TASKS = 64  # requests that may wait for the pool
+RATE_SECONDS = 10.0
+
+Respond = Callable[[Response], None]
+Work = Callable[[], Response]
+
+
+class IngestCore(Protocol):
+    """What this shell calls of `flyball.ingest.service.Ingest`."""
+
+    def append_many(self, pushes: Sequence[Push]) -> list[Answer]: ...
+
+    def append_file(
+        self, source: str, path: Path, *, idempotency_key: str = "", format: str = "", progress: Progress | None = None
+    ) -> Receipt: ...
+
+    def feedback_push(self, items: Any, *, idempotency_key: str = "", fingerprint: str = "") -> Push: ...
+
+    def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]: ...
+
+    def quarantine(self, source: str, *, limit: int = 100) -> dict[str, Any]: ...
+
+    def sources(self) -> list[SourceSpec]: ...
+
+    def status(self) -> dict[str, Any]: ...
+
+
+class IngestApp:
+    """An application for `flyball.http.server`.
+
+    Args:
+        core: the ingest core; its `append_many` runs on a thread of this object, the rest on its pool.
+        tokens: SHA-256 of a token → its permissions; replaced by `use_tokens` when a plan brings others.
+        spool: a folder of the state directory where uploaded files lie while they are loaded.
+        on_stored: called after each commit; wakes what applies events.
+        problem: a code of what is wrong in the background, or empty; shown by `readyz`.
+    """
+
+    def __init__(
+        self,
+        core: IngestCore,
+        tokens: Mapping[str, Sequence[str]],
+        *,
+        spool: Path,
+        hosts: Iterable[str] = LOOPBACK_HOSTS,
+        limits: GroupLimits | None = None,
+        on_stored: Callable[[], None] = lambda: None,
+        problem: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._core = core
+        self._tokens = dict(tokens)
+        self._hosts = frozenset(hosts)
+        self._spool = spool
+        spool.mkdir(parents=True, exist_ok=True)
+        for left in spool.iterdir():  # of a process that was killed during an upload, which was not acknowledged
+            left.unlink()
+        self._on_stored = on_stored
+        self._problem = problem
+        self._rate = _Rate()
+        self._group = GroupCommit(self._append, limits=limits)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="ingest-pool")
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="ingest-files")
+        self._slots = threading.BoundedSemaphore(POOL_TASKS)
+        self._handlers: dict[str, Callable[[Request, dict[str, str], Respond], None]] = {
+            "healthz": self._healthz,
+            "readyz": self._readyz,
+            "metrics": self._metrics,
+            "push_events": self._push_events,
+            "push_file": self._push_file,
+            "push_feedback": self._push_feedback,
+            "list_sources": self._list_sources,
+            "list_quarantine": self._list_quarantine,
+            "flush": self._flush,
+        }
+        self._group.start()
+
+    def __call__(self, request: Request, respond: Respond) -> None:
+        """Answer a request, now or later; on the event loop's thread in both cases."""
+        try:
+            matched = authorize("ingest", self._tokens, request, hosts=self._hosts)
+            self._handlers[matched.route.name](request, matched.params, respond)
+        except FlyballError as error:
+            respond(_refused(error))
+
+    def use_tokens(self, tokens: Mapping[str, Sequence[str]]) -> None:
+        self._tokens = dict(tokens)
+
+    def close(self) -> None:
+        """Write what waits, finish what runs, end the threads."""
+        self._group.stop()
+        self._pool.shutdown(wait=True)
+        self._files.shutdown(wait=True)
+
+    # --- pushes
+
+    def _push_events(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        key, source = request.headers.get("idempotency-key", ""), params["source"]
+
+        def decode() -> Push:
+            return Push(
+                source=source,
+                rows=_events(request),
+                idempotency_key=key,
+                fingerprint=_digest(request.body) if key else "",
+            )
+
+        self._push(request, decode, respond)
+
+    def _push_feedback(self, request: Request, _: dict[str, str], respond: Respond) -> None:
+        key = request.headers.get("idempotency-key", "")
+
+        def decode() -> Push:
+            items = _json_rows(request.body, wrappers=("items",))
+            return self._core.feedback_push(
+                items, idempotency_key=key, fingerprint=_digest(request.body) if key else ""
+            )
+
+        self._push(request, decode, respond)
+
+    def _push(self, request: Request, decode: Callable[[], Push], respond: Respond) -> None:
+        """Decode, hand to the writer, answer when it has committed."""
+        deliver = _through_loop(respond)
+        size = len(request.body)
+
+        def done(answer: Answer) -> None:
+            deliver(_refused(answer) if isinstance(answer, FlyballError) else json_response(answer.to_data()))
+
+        def submit() -> None:
+            self._group.submit(decode(), size, done)
+
+        if size <= INLINE_BYTES:
+            submit()  # its errors are answered by the caller
+            return
+
+        def submit_later() -> None:
+            try:
+                submit()
+            except FlyballError as error:
+                deliver(_refused(error))
+            except Exception:
+                deliver(_refused(_defect()))
+                raise
+
+        self._start(self._pool, submit_later)
+
+    def _append(self, pushes: Sequence[Push]) -> list[Answer]:
+        answers = self._core.append_many(pushes)
+        for answer in answers:
+            if isinstance(answer, Receipt) and not answer.replayed:
+                self._rate.add(answer.source, answer.accepted)
+        self._on_stored()
+        return answers
+
+    def _push_file(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        kind = request.query.get("format", "")
+        if kind not in ("csv", "parquet", "jsonl"):
+            raise InvalidError(
+                f"format is {kind!r}; send the file as the body, and ?format=csv, parquet or jsonl",
+                code="unknown_format",
+            )
+
+        def load() -> Response:
+            with tempfile.NamedTemporaryFile(dir=self._spool, suffix=f".{kind}") as file:
+                try:
+                    file.write(request.body)
+                    file.flush()
+                except OSError as error:
+                    raise translate_os_error(error, Path(file.name)) from error
+                receipt = self._core.append_file(
+                    params["source"],
+                    Path(file.name),
+                    idempotency_key=request.headers.get("idempotency-key", ""),
+                    format=kind,
+                    progress=lambda rows, fraction: self._on_stored(),
+                )
+            if not receipt.replayed:
+                self._rate.add(receipt.source, receipt.accepted)
+            return json_response(receipt.to_data())
+
+        self._later(self._files, load, respond)
+
+    # --- everything else
+
+    def _healthz(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        respond(json_response({"status": "ok"}))
+
+    def _readyz(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        """Ready means: a push would be stored. What is wrong in the background is said, and does not stop pushes."""
+        ready = self._group.alive
+        respond(json_response({"ready": ready, "problem": self._problem()}, 200 if ready else 503))
+
+    def _metrics(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        def write() -> Response:
+            text = metrics_text(self._core.status(), self._group.counters)
+            return Response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+        self._later(self._pool, write, respond)
+
+    def _list_sources(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        def read() -> Response:
+            specs = {spec.name: spec for spec in self._core.sources()}
+            status = self._core.status()
+            rates = self._rate.get()
+            for source in status["sources"]:
+                source["rate"] = rates.get(source["name"], 0.0)
+                source["declaration"] = specs[source["name"]].to_data()
+            return json_response(status | {"queue": asdict(self._group.counters), "problem": self._problem()})
+
+        self._later(self._pool, read, respond)
+
+    def _list_quarantine(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        text = request.query.get("limit", "100")
+        if not text.isdecimal() or not 1 <= int(text) <= 1000:
+            raise InvalidError(f"limit is {text!r}; use 1 to 1000", code="bad_limit")
+        self._later(
+            self._pool, lambda: json_response(self._core.quarantine(params["source"], limit=int(text))), respond
+        )
+
+    def _flush(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        body = _json(request.body) if request.body else {}
+        names = body.get("sources") if isinstance(body, dict) else body
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise InvalidError(
+                'sources must be a list of names; send {"sources": ["Trips"]} or nothing', code="bad_body"
+            )
+
+        def flush() -> Response:
+            return json_response({"horizons": {k: asdict(v) for k, v in self._core.flush(names).items()}})
+
+        self._later(self._pool, flush, respond)
+
+    # --- threads
+
+    def _later(self, pool: ThreadPoolExecutor, work: Work, respond: Respond) -> None:
+        """Run on a thread, answer through the event loop."""
+        deliver = _through_loop(respond)
+
+        def run() -> None:
+            try:
+                deliver(work())
+            except FlyballError as error:
+                deliver(_refused(error))
+            except Exception:
+                deliver(_refused(_defect()))
+                raise
+
+        self._start(pool, run)
+
+    def _start(self, pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
+        if not self._slots.acquire(blocking=False):
+            raise ExhaustedError(
+                f"{POOL_TASKS} requests wait already, which is as many as may",
+                code="queue_full",
+                hint="try again later",
+            )
+        pool.submit(work).add_done_callback(self._ended)
+
+    def _ended(self, task: Future[None]) -> None:
+        self._slots.release()
+        error = task.exception()
+        if error is not None:
+            logger.error("a request was not answered as it should", exc_info=error)
+
+
+class _Rate:
+    """Accepted events per second over the last seconds, by source."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._recent: deque[tuple[float, str, int]] = deque()
+
+    def add(self, source: str, count: int) -> None:
+        with self._lock:
+            self._recent.append((time.monotonic(), source, count))
+            self._forget()
+
+    def get(self) -> dict[str, float]:
+        with self._lock:
+            self._forget()
+            sums: dict[str, int] = {}
+            for _, source, count in self._recent:
+                sums[source] = sums.get(source, 0) + count
+        return {source: count / RATE_SECONDS for source, count in sums.items()}
+
+    def _forget(self) -> None:
+        oldest = time.monotonic() - RATE_SECONDS
+        while self._recent and self._recent[0][0] < oldest:
+            self._recent.popleft()
+
+
+def _through_loop(respond: Respond) -> Respond:
+    """`respond` for other threads: it runs on the loop that is running now, or not at all when that has ended."""
+    loop = asyncio.get_running_loop()
+
+    def deliver(response: Response) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so is the connection
+            loop.call_soon_threadsafe(respond, response)
+
+    return deliver
+
+
+def _refused(error: FlyballError) -> Response:
+    response = error_response(error)
+    if error.kind in (ErrorKind.EXHAUSTED, ErrorKind.UNAVAILABLE):
+        response.headers = (*response.headers, ("retry-after", "1"))
+    return response
+
+
+def _defect() -> InternalError:
+    return InternalError("the request failed because of a defect of ours; the log of ingest has the details")
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def _events(request: Request) -> Any:
+    """The rows of a push: an Arrow IPC stream by its content type, else JSON."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == ARROW:
+        try:
+            return pl.read_ipc_stream(io.BytesIO(request.body))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InvalidError(f"the body is not an Arrow IPC stream: {error}", code="bad_body") from None
+    return _json_rows(request.body, wrappers=("events", "rows"))
+
+
+def _json_rows(body: bytes, *, wrappers: Sequence[str]) -> list[Any]:
+    """An array as it is, one object as one row, `{"events": […]}` as the array in it."""
+    data = _json(body)
+    if isinstance(data, dict) and len(data) == 1 and isinstance(data.get(next(iter(data))), list):
+        name = next(iter(data))
+        data = data[name] if name in wrappers else data
+    if isinstance(data, dict):
+        return [data]
+    if not isinstance(data, list):
+        raise InvalidError(
+            f"the body is {type(data).__name__}; send an object, an array of objects, or "
+            f'{{"{wrappers[0]}": [objects]}}',
+            code="bad_body",
+        )
+    return data
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise InvalidError(f"the body is not JSON: {error}; nothing was stored", code="bad_body") from None

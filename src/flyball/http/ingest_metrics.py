@@ -1,0 +1,45 @@
+"""The ingest process's numbers in Prometheus' text format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flyball.ingest.group import GroupCounters
+
+_SOURCES = (
+    ("flyball_ingest_events_total", "counter", "rows", "Events accepted, all time."),
+    ("flyball_ingest_duplicates_total", "counter", "duplicates", "Rows dropped for a key of the same batch."),
+    ("flyball_ingest_lag_events", "gauge", "lag", "Events in the log that the online state does not show yet."),
+    ("flyball_ingest_lake_lag_events", "gauge", "lake_lag", "Events in the log that the lake does not have yet."),
+    ("flyball_ingest_log_batches", "gauge", "pending_batches", "Batches that the log holds."),
+)
+_WRITER = (
+    ("flyball_ingest_commits_total", "counter", "commits", "Transactions of pushes."),
+    ("flyball_ingest_pushes_total", "counter", "pushes", "Pushes that came to the writer."),
+    ("flyball_ingest_pushes_refused_total", "counter", "refused", "Pushes refused because the queue was full."),
+    ("flyball_ingest_pushes_failed_total", "counter", "failed", "Pushes that could not be stored."),
+    ("flyball_ingest_queue_pushes", "gauge", "waiting", "Pushes that wait for the writer."),
+    ("flyball_ingest_queue_bytes", "gauge", "waiting_bytes", "Bytes of the bodies of those."),
+)
+
+
+def metrics_text(status: Mapping[str, Any], counters: GroupCounters) -> str:
+    """`Ingest.status()` and the writer's counters, as text."""
+    sources = status["sources"]
+    lines: list[str] = []
+    for name, kind, field, text in _SOURCES:
+        lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s[field]) for s in sources))
+    broken = (
+        (f'{{source="{s["name"]}",rule="{rule}"}}', count)
+        for s in sources
+        for rule, count in sorted(s["rules"].items())
+    )
+    lines += _family("flyball_ingest_quarantined_total", "counter", "Rows that broke their contract.", broken)
+    for name, kind, field, text in _WRITER:
+        lines += _family(name, kind, text, [("", getattr(counters, field))])
+    return "\n".join(lines) + "\n"
+
+
+def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, int]]) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}", *(f"{name}{labels} {value}" for labels, value in samples)]

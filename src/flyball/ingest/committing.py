@@ -1,0 +1,111 @@
+"""Log → lake: one committer per table, each commit named by the last LSN it holds, so that none is made twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from flyball.define.spec import ColumnType
+from flyball.ingest.frames import to_lake
+from flyball.ingest.ports import Applier, EventLog, LakeTables, RejectedBatch
+
+_QUARANTINE_TYPES = {
+    "position": pl.Int64(),
+    "rule": pl.String(),
+    "column": pl.String(),
+    "value": pl.String(),
+    "message": pl.String(),
+    "row": pl.String(),
+    "_known_at": pl.Int64(),
+    "_batch": pl.Int64(),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Horizon:
+    """How far a source's table reaches: its last LSN, the table's own version (-1: no table), and its rows."""
+
+    lsn: int
+    version: int
+    rows: int
+
+
+def quarantine_table(source: str) -> str:
+    return f"{source}__quarantine"
+
+
+class LakeCommitter:
+    """Commits what was applied. Repeating any step after a crash changes nothing."""
+
+    def __init__(self, log: EventLog, lake: LakeTables, applier: Applier, *, commit_rows: int) -> None:
+        self._log = log
+        self._lake = lake
+        self._applier = applier
+        self._commit_rows = commit_rows
+
+    def commit(self, source: str, columns: Mapping[str, tuple[ColumnType, int]]) -> Horizon:
+        """Commit the source's events up to the applied LSN and its quarantine, then trim the log."""
+        lsn = self._commit_events(source, columns)
+        batch = self._commit_quarantine(source)
+        self._log.trim(source, through_lsn=lsn, through_batch=batch)
+        return self.horizon(source)
+
+    def horizon(self, source: str) -> Horizon:
+        return Horizon(
+            lsn=self._lake.version(source, source),
+            version=self._lake.table_version(source),
+            rows=self._lake.count(source),
+        )
+
+    def _commit_events(self, source: str, columns: Mapping[str, tuple[ColumnType, int]]) -> int:
+        done = self._lake.version(source, source)
+        applied = self._applier.applied_lsn(source)
+        while done < applied:
+            frame = self.unique_events(source, after=done, through=applied)
+            if frame is None:
+                break
+            rows, done = frame
+            self._lake.append(source, to_lake(rows, columns), app_id=source, version=done)
+        return done
+
+    def unique_events(self, source: str, *, after: int, through: int) -> tuple[pl.DataFrame, int] | None:
+        """The next events of the log that are the first of their key, and the last LSN looked at; None: no more.
+
+        Asks the applier, so `through` may be at most what was applied.
+        """
+        batches = self._log.read(source, after=after, limit=self._commit_rows)
+        if not batches:
+            return None
+        frame = pl.concat([batch.frame for batch in batches], how="diagonal")
+        frame = frame.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through))
+        last = min(batches[-1].last_lsn, through)
+        if frame.is_empty():
+            return (frame, last) if last > after else None
+        return frame.filter(self._applier.seen_first(source, frame["_key"], frame["_lsn"])), last
+
+    def _commit_quarantine(self, source: str) -> int:
+        table = quarantine_table(source)
+        done = self._lake.version(table, table)
+        while batches := self._log.read_rejected(source, after=done, limit=256):
+            done = batches[-1].batch
+            self._lake.append(table, quarantine_frame(batches), app_id=table, version=done)
+        return done
+
+
+def quarantine_frame(batches: Sequence[RejectedBatch]) -> pl.DataFrame:
+    """Quarantined rows as a table: the original row is JSON text in `row`."""
+    rows = [
+        row
+        | {
+            "row": json.dumps(row["row"], default=str, ensure_ascii=False),
+            "_known_at": batch.known_at,
+            "_batch": batch.batch,
+        }
+        for batch in batches
+        for row in batch.rows
+    ]
+    frame = pl.DataFrame(rows, schema=_QUARANTINE_TYPES)
+    return frame.with_columns(pl.col("_known_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))

@@ -1,0 +1,236 @@
+"""Files of events: CSV, Parquet and JSON Lines, in chunks that are the same each time the file is read.
+
+What makes a whole file useless is found before anything is stored: no header, a column that is missing, text that is
+not UTF-8, a Parquet file that was cut off.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import polars as pl
+
+from flyball.define.spec import SourceSpec
+from flyball.ingest.rejection import Rule, readable
+from flyball.ingest.rows import BadLine, Fault, Rows, from_dicts, from_frame, require_columns
+from flyball.kernel.errors import InvalidError, NotFoundError
+
+FileFormat = Literal["csv", "parquet", "jsonl"]
+_SUFFIXES: dict[str, FileFormat] = {
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Rows of a file, and how much of it they end: 0 to 1."""
+
+    rows: Rows
+    fraction: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventFile:
+    """A file that was looked through once: it can be read, and `digest` (SHA-256, hex) names its content."""
+
+    path: Path
+    format: FileFormat
+    digest: str
+    size: int
+
+    def chunks(self, spec: SourceSpec, *, size: int) -> Iterator[Chunk]:
+        """Its rows in order, `size` at a time. Raises `InvalidError` (`bad_file`) where a part cannot be read."""
+        return {"csv": _csv_chunks, "jsonl": _jsonl_chunks, "parquet": _parquet_chunks}[self.format](self, spec, size)
+
+
+def open_file(path: Path, spec: SourceSpec, *, format: str = "") -> EventFile:
+    """Look a file through, whole, and refuse it where it is of no use. `format` empty: by the file's name."""
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path.name!r}", code="file_not_found")
+    kind = _format(path, format)
+    digest, size = _look_through(path, text=kind != "parquet")
+    file = EventFile(path=path, format=kind, digest=digest, size=size)
+    if kind == "csv":
+        require_columns(_header(file), spec)
+    elif kind == "parquet":
+        require_columns(list(_scan(file).collect_schema()), spec)
+    elif size == 0:
+        raise InvalidError("the file is empty; each line is one JSON object", code="empty_file")
+    return file
+
+
+def _format(path: Path, format: str) -> FileFormat:
+    kind = format or _SUFFIXES.get(path.suffix.lower(), "")
+    for known in ("csv", "parquet", "jsonl"):
+        if kind == known:
+            return known
+    raise InvalidError(
+        f"{format or path.name!r} is not a file format that is read; use csv, parquet or jsonl",
+        code="unknown_format",
+        hint="name the format where the file's name does not: format=csv",
+    )
+
+
+def _look_through(path: Path, *, text: bool) -> tuple[str, int]:
+    sha, size = hashlib.sha256(), 0
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+            if text:
+                try:
+                    decoder.decode(block)
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(path, size + error.start) from None
+            size += len(block)
+        if text and decoder.getstate()[0]:
+            raise _not_utf8(path, size)
+    return sha.hexdigest(), size
+
+
+def _not_utf8(path: Path, place: int) -> InvalidError:
+    return InvalidError(
+        f"{path.name} is not UTF-8 text near byte {place:,}; nothing was stored",
+        code="bad_encoding",
+        hint=f"convert it, for example: iconv -f LATIN1 -t UTF-8 {path.name} -o utf8_{path.name}",
+    )
+
+
+def _bad_file(file: EventFile, error: Exception) -> InvalidError:
+    return InvalidError(
+        f"{file.path.name} cannot be read as {file.format}: {str(error).splitlines()[0]}",
+        code="bad_file",
+        hint="the file may have been cut off while it was copied; copy it again",
+    )
+
+
+# --- CSV
+
+
+def _header(file: EventFile) -> list[str]:
+    with file.path.open(encoding="utf-8-sig", newline="") as text:
+        names = next(csv.reader(text), [])
+    if not names:
+        raise InvalidError(f"{file.path.name} has no header; its first line names the columns", code="empty_file")
+    twice = [name for i, name in enumerate(names) if name in names[:i]]
+    if twice:
+        raise InvalidError(f"{file.path.name} has two columns named {twice[0]!r}", code="duplicate_column")
+    return names
+
+
+def _csv_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Chunk]:
+    names = _header(file)
+    with file.path.open("rb", buffering=1 << 20) as binary:
+        reader = csv.reader(codecs.iterdecode(binary, "utf-8-sig"), strict=True)
+        try:
+            next(reader)
+            fields: list[list[str]] = []
+            lines: list[int] = []
+            for row in reader:
+                if not row:
+                    continue
+                fields.append(row)
+                lines.append(reader.line_num)
+                if len(fields) == size:
+                    yield Chunk(rows=_csv_rows(fields, lines, names, spec), fraction=binary.tell() / file.size)
+                    fields, lines = [], []
+        except csv.Error as error:
+            raise _bad_file(file, ValueError(f"line {reader.line_num}: {error}")) from None
+    if fields:
+        yield Chunk(rows=_csv_rows(fields, lines, names, spec), fraction=1.0)
+
+
+def _csv_rows(fields: list[list[str]], lines: list[int], names: list[str], spec: SourceSpec) -> Rows:
+    width = len(names)
+    faults = [
+        Fault(row=i, rule=Rule.FIELD_COUNT, value=f"{len(row)} fields and the header has {width}")
+        for i, row in enumerate(fields)
+        if len(row) != width
+    ]
+    whole = fields
+    if faults:
+        whole = list(fields)
+        for fault in faults:
+            whole[fault.row] = [""] * width
+    places = {name: i for i, name in enumerate(names)}
+    wanted = readable(spec)
+    columns = {}
+    for name in wanted:
+        at = places[name]
+        series = pl.Series(name, [row[at] for row in whole], dtype=pl.String)
+        columns[name] = series.set(series == "", None)  # an empty cell is null
+    return Rows(
+        height=len(fields),
+        columns=columns,
+        originals=lambda asked: [_csv_object(fields[place], names) for place in asked],
+        faults=tuple(faults),
+        ignored=tuple(name for name in names if name not in wanted),
+        positions=lines,
+    )
+
+
+def _csv_object(row: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    fields: dict[str, Any] = dict(zip(names, row, strict=False))
+    return fields | {"": list(row[len(names) :])} if len(row) > len(names) else fields
+
+
+# --- JSON Lines
+
+
+def _jsonl_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Chunk]:
+    rows: list[Any] = []
+    lines: list[int] = []
+    decode = msgspec.json.Decoder().decode
+    with file.path.open("rb", buffering=1 << 20) as binary:
+        for number, line in enumerate(binary, start=1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(decode(line))
+            except msgspec.DecodeError:
+                rows.append(BadLine(line.decode(errors="replace").rstrip("\n")))
+            lines.append(number)
+            if len(rows) == size:
+                yield Chunk(
+                    rows=from_dicts(rows, spec, strict=False, positions=lines), fraction=binary.tell() / file.size
+                )
+                rows, lines = [], []
+    if rows:
+        yield Chunk(rows=from_dicts(rows, spec, strict=False, positions=lines), fraction=1.0)
+
+
+# --- Parquet
+
+
+def _scan(file: EventFile) -> pl.LazyFrame:
+    try:
+        scan = pl.scan_parquet(file.path, glob=False)
+        scan.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _bad_file(file, error) from None
+    return scan
+
+
+def _parquet_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Chunk]:
+    scan = _scan(file)
+    others = [name for name in scan.collect_schema() if name not in readable(spec)]
+    scan = scan.select(readable(spec))
+    try:
+        total = int(scan.select(pl.len()).collect().item())
+        for start in range(0, total, size):
+            frame = scan.slice(start, size).collect()
+            rows = from_frame(frame, spec, positions=range(start + 1, start + 1 + frame.height), ignored=others)
+            yield Chunk(rows=rows, fraction=min(1.0, (start + size) / total))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _bad_file(file, error) from None

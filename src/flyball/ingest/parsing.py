@@ -1,0 +1,258 @@
+"""Values as they come → physical values, whole columns at a time, exactly or not at all.
+
+Numbers are read from their decimal text: `12.45` with scale 2 is 1245 units, `12.4500000001` is refused, and a float is
+taken iff it is the double nearest to a number with that many digits, so that `units / 10**scale` gives it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from flyball.define.spec import ColumnSpec
+from flyball.ingest.rejection import Rule
+from flyball.kernel.times import from_datetime
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+PHYSICAL: dict[str, pl.DataType] = {
+    "string": pl.String(),
+    "category": pl.String(),
+    "decimal": pl.Int64(),
+    "float": pl.Float64(),
+    "integer": pl.Int64(),
+    "boolean": pl.Boolean(),
+    "timestamp": pl.Int64(),
+}
+DECIMAL_LIMIT = 10**18 - 1  # what a lake column of Decimal(18, scale) holds
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_PLAIN = r"^([+-]?)([0-9]{1,18})(?:\.([0-9]{0,18}))?$"  # what the vectorised path takes; the rest goes one by one
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
+_UNIT_SCALE = {"s": 6, "ms": 3, "us": 0}
+_TRUE, _FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """`values`: physical, null where the value was null or could not be read; `faults`: rule → rows that broke it."""
+
+    values: pl.Series
+    faults: dict[Rule, Mask]
+
+
+def parse(series: pl.Series, column: ColumnSpec) -> Parsed:
+    """Read one column by its declared type."""
+    kind = column.type
+    if kind in ("string", "category"):
+        return _text(series)
+    if kind == "decimal":
+        return units(series, column.scale, limit=DECIMAL_LIMIT)
+    if kind == "integer":
+        parsed = units(series, 0, limit=2**63 - 1)
+        wrong = parsed.faults.pop(Rule.TOO_MANY_DIGITS, None)  # 5.0 is whole, 5.5 is of another type
+        if wrong is not None:
+            parsed.faults[Rule.WRONG_TYPE] = parsed.faults.get(Rule.WRONG_TYPE, np.zeros_like(wrong)) | wrong
+        return parsed
+    if kind == "float":
+        return _floats(series)
+    if kind == "boolean":
+        return _booleans(series)
+    return times(series, "us_or_iso")
+
+
+def mask(series: pl.Series) -> Mask:
+    """A boolean series as NumPy; null is false."""
+    result: Mask = series.fill_null(False).to_numpy()
+    return result
+
+
+def _refused(series: pl.Series, dtype: pl.DataType) -> Parsed:
+    """A column whose whole type is wrong: every value that is not null breaks the rule."""
+    return Parsed(
+        pl.Series(series.name, [None], dtype=dtype).new_from_index(0, len(series)), _wrong(series.is_not_null())
+    )
+
+
+def _wrong(rows: pl.Series) -> dict[Rule, Mask]:
+    return {Rule.WRONG_TYPE: mask(rows)} if rows.any() else {}
+
+
+def _text(series: pl.Series) -> Parsed:
+    if series.dtype == pl.String:
+        return Parsed(series, {})
+    if series.dtype in (pl.Categorical, pl.Enum, pl.Null):
+        return Parsed(series.cast(pl.String), {})
+    return _refused(series, pl.String())
+
+
+def units(series: pl.Series, scale: int, *, limit: int) -> Parsed:
+    """Numbers in units of 10**-scale as `Int64`; text, integers, floats and decimals are read, nothing is rounded."""
+    dtype = series.dtype
+    if dtype == pl.Null:
+        return Parsed(series.cast(pl.Int64), {})
+    if dtype.is_integer():
+        return _units_of_integers(series, scale, limit)
+    if dtype.is_float():
+        return _units_of_floats(series, scale, limit)
+    if dtype.is_decimal():
+        return _units_of_text(series.cast(pl.String), scale, limit)
+    if dtype == pl.String:
+        return _units_of_text(series, scale, limit)
+    return _refused(series, pl.Int64())
+
+
+def _units_of_integers(series: pl.Series, scale: int, limit: int) -> Parsed:
+    values = series.cast(pl.Int64, strict=False)
+    most = limit // 10**scale
+    inside = ((values <= most) & (values >= -most)).fill_null(False)
+    outside = series.is_not_null() & ~inside
+    faults = {Rule.OUT_OF_RANGE: mask(outside)} if outside.any() else {}
+    return Parsed(values.set(~inside, None) * 10**scale, faults)
+
+
+def _units_of_floats(series: pl.Series, scale: int, limit: int) -> Parsed:
+    numbers = series.fill_nan(None)
+    own = numbers.to_numpy()
+    double = own.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounded = np.rint(double * 10.0**scale)
+        exact_below = 2.0**24 if series.dtype == pl.Float32 else 2.0**53
+        outside = ~(np.abs(rounded) < min(exact_below, float(limit)))
+        inexact = (rounded / 10.0**scale).astype(own.dtype) != own
+    present = mask(numbers.is_not_null())
+    infinite = present & ~np.isfinite(double)
+    outside &= present & ~infinite
+    inexact &= present & ~infinite & ~outside
+    good = present & ~infinite & ~outside & ~inexact
+    values = pl.Series(series.name, np.where(good, rounded, 0.0).astype(np.int64)).set(pl.Series(~good), None)
+    faults = {Rule.WRONG_TYPE: infinite, Rule.OUT_OF_RANGE: outside, Rule.TOO_MANY_DIGITS: inexact}
+    return Parsed(values, {rule: rows for rule, rows in faults.items() if rows.any()})
+
+
+def _units_of_text(series: pl.Series, scale: int, limit: int) -> Parsed:
+    text = series.str.strip_chars().alias("text")
+    parts = (
+        text.to_frame()
+        .select(pl.col("text").str.extract_groups(_PLAIN).struct.unnest())
+        .rename({"1": "sign", "2": "whole", "3": "part"})
+    )
+    part = pl.col("part").fill_null("").str.strip_chars_end("0")
+    frame = parts.select(
+        "sign",
+        "whole",
+        part=part,
+        long=part.str.len_bytes() > scale,
+        digits=pl.col("whole") + part.str.pad_end(scale, "0"),
+    ).with_columns(value=pl.col("digits").cast(pl.Int64, strict=False))
+    value = frame.select(pl.when(pl.col("sign") == "-").then(-pl.col("value")).otherwise(pl.col("value"))).to_series()
+    too_long = frame["long"].fill_null(False)
+    done = (value.is_not_null() & ~too_long & (value.abs() <= limit).fill_null(False)) | series.is_null()
+    value = value.set(~done, None)
+    if done.all():
+        return Parsed(value.alias(series.name), {})
+    return _units_one_by_one(series.name, text, value, ~done, scale, limit)
+
+
+def _units_one_by_one(name: str, text: pl.Series, value: pl.Series, rest: pl.Series, scale: int, limit: int) -> Parsed:
+    """Exponents, `.5`, very long numbers, and what is no number at all."""
+    places = rest.arg_true().to_list()
+    is_number = mask(text.str.contains(_NUMBER))
+    faults: dict[Rule, Mask] = {}
+    found: list[int | None] = []
+    for place in places:
+        rule, number = (Rule.WRONG_TYPE, None) if not is_number[place] else _exact(text[place], scale, limit)
+        found.append(number)
+        if rule is not None:
+            faults.setdefault(rule, np.zeros(len(text), dtype=np.bool_))[place] = True
+    return Parsed(value.scatter(places, pl.Series(found, dtype=pl.Int64)).alias(name), faults)
+
+
+def _exact(text: str, scale: int, limit: int) -> tuple[Rule | None, int | None]:
+    number = Decimal(text)
+    _, digits, exponent = number.as_tuple()
+    if not number:
+        return None, 0
+    if not isinstance(exponent, int) or number.adjusted() + scale > 19:  # before 1e999999999 is written out
+        return Rule.OUT_OF_RANGE, None
+    shift = exponent + scale
+    if len(digits) > 400 or -shift > len(digits):
+        return Rule.TOO_MANY_DIGITS, None
+    whole = int("".join(map(str, digits)))
+    scaled, rest = (whole * 10**shift, 0) if shift >= 0 else divmod(whole, 10**-shift)
+    if rest:
+        return Rule.TOO_MANY_DIGITS, None
+    return (Rule.OUT_OF_RANGE, None) if scaled > limit else (None, -scaled if number.is_signed() else scaled)
+
+
+def _floats(series: pl.Series) -> Parsed:
+    dtype = series.dtype
+    if dtype == pl.String:
+        text = series.str.strip_chars()
+        values = text.set(~text.str.contains(_NUMBER).fill_null(True), None).cast(pl.Float64, strict=False)
+    elif dtype.is_numeric() or dtype == pl.Null:
+        values = series.cast(pl.Float64)
+        series = values.fill_nan(None) if dtype.is_float() else series
+    else:
+        return _refused(series, pl.Float64())
+    finite = values.is_finite().fill_null(False)
+    return Parsed(values.set(~finite, None).alias(series.name), _wrong(series.is_not_null() & ~finite))
+
+
+def _booleans(series: pl.Series) -> Parsed:
+    if series.dtype in (pl.Boolean, pl.Null):
+        return Parsed(series.cast(pl.Boolean), {})
+    if series.dtype != pl.String and not series.dtype.is_integer():
+        return _refused(series, pl.Boolean())
+    text = series.cast(pl.String).str.strip_chars()
+    true, false = text.is_in(_TRUE), text.is_in(_FALSE)
+    return Parsed(true.set(~(true | false), None).alias(series.name), _wrong(~(true | false)))
+
+
+def times(series: pl.Series, unit: str) -> Parsed:
+    """Microseconds UTC from `s`, `ms` or `us` since 1970, `iso` text, or `us_or_iso`; datetimes are always read."""
+    dtype = series.dtype
+    if dtype == pl.Null:
+        return Parsed(series.cast(pl.Int64), {})
+    if dtype in (pl.Datetime, pl.Date):
+        return _bounded_times(series, series.cast(pl.Datetime("us")).cast(pl.Int64))
+    if unit == "iso" or (unit == "us_or_iso" and dtype == pl.String):
+        return _iso(series) if dtype == pl.String else _refused(series, pl.Int64())
+    parsed = units(series, _UNIT_SCALE.get(unit, 0), limit=2**63 - 1)
+    return Parsed(_bounded_times(series, parsed.values).values, _merge(parsed.faults, series, parsed.values))
+
+
+def _merge(faults: dict[Rule, Mask], series: pl.Series, values: pl.Series) -> dict[Rule, Mask]:
+    return faults | {
+        rule: rows | faults.get(rule, np.zeros(len(series), dtype=np.bool_))
+        for rule, rows in _bounded_times(series, values).faults.items()
+    }
+
+
+def _bounded_times(series: pl.Series, values: pl.Series) -> Parsed:
+    outside = ((values < _EARLIEST) | (values > _LATEST)).fill_null(False)
+    faults = {Rule.OUT_OF_RANGE: mask(outside)} if outside.any() else {}
+    return Parsed(values.set(outside, None).alias(series.name), faults)
+
+
+def _iso(series: pl.Series) -> Parsed:
+    text = series.str.strip_chars()
+    values = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False).cast(
+        pl.Int64
+    )
+    rest = (values.is_null() & text.is_not_null()).arg_true().to_list()
+    found = [_iso_time(text[place]) for place in rest]
+    if rest:
+        values = values.scatter(rest, pl.Series(found, dtype=pl.Int64))
+    return Parsed(values.alias(series.name), _wrong(values.is_null() & series.is_not_null()))
+
+
+def _iso_time(text: str) -> int | None:
+    try:
+        return from_datetime(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        return None

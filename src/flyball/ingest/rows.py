@@ -1,0 +1,181 @@
+"""What was sent, as columns: a list of JSON objects, a Polars or Arrow table, or fields of text → `Rows`.
+
+Nothing is judged here but the shape; a value of a kind that no column type reads (a list, an object, a mix) is marked
+`unfit` and judged by the contract with the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from flyball.define.spec import SourceSpec
+from flyball.ingest.parsing import Mask
+from flyball.ingest.rejection import Rule, readable, suggestion
+from flyball.kernel.errors import InvalidError
+
+_PLAIN: dict[type, pl.DataType] = {
+    str: pl.String(),
+    int: pl.Int64(),
+    float: pl.Float64(),
+    bool: pl.Boolean(),
+    datetime: pl.Datetime("us"),
+}
+_TEXTUAL = ("string", "category")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """A row that is wrong by its shape. `column` is empty where no column is to blame."""
+
+    row: int
+    rule: Rule
+    column: str = ""
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine:
+    """A line of a JSON Lines file that is not JSON, among the objects of the others."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """Columns of one push or chunk, by the source's names, still as they came.
+
+    Args:
+        originals: gives the rows at the asked places, as dicts, for the quarantine.
+        absent: rows that lack a column altogether, by column.
+        ignored: columns of a file that the source does not declare.
+        positions: where each row stood, counted from 1; None: 1, 2, 3, …
+    """
+
+    height: int
+    columns: dict[str, pl.Series]
+    originals: Callable[[Sequence[int]], list[dict[str, Any]]]
+    unfit: dict[str, Mask] = field(default_factory=dict)
+    absent: dict[str, Mask] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    ignored: tuple[str, ...] = ()
+    positions: Sequence[int] | None = None
+
+
+def from_dicts(
+    rows: Sequence[Any], spec: SourceSpec, *, strict: bool = True, positions: Sequence[int] | None = None
+) -> Rows:
+    """Rows from JSON objects. `strict`: a column the source does not know quarantines its row, else it is ignored."""
+    names = readable(spec)
+    known = frozenset(names)
+    faults: list[Fault] = []
+    ignored: dict[str, None] = {}
+    for place, row in enumerate(rows):
+        if isinstance(row, BadLine):
+            faults.append(Fault(row=place, rule=Rule.BAD_JSON))
+        elif not isinstance(row, dict):
+            faults.append(Fault(row=place, rule=Rule.NOT_AN_OBJECT, value=type(row).__name__))
+        elif not known.issuperset(row):
+            unknown = next(name for name in row if name not in known)
+            if strict:
+                faults.append(Fault(row=place, rule=Rule.UNKNOWN_COLUMN, column=str(unknown), value=row[unknown]))
+            else:
+                ignored |= dict.fromkeys(str(name) for name in row if name not in known)
+    objects = [row if isinstance(row, dict) else {} for row in rows] if faults else rows
+    textual = {column.name for column in spec.columns if column.type in _TEXTUAL}
+    columns: dict[str, pl.Series] = {}
+    unfit: dict[str, Mask] = {}
+    absent: dict[str, Mask] = {}
+    for name in names:
+        series, odd = _column(name, [row.get(name) for row in objects], textual=name in textual)
+        columns[name] = series
+        if odd is not None:
+            unfit[name] = odd
+        if series.null_count():
+            absent[name] = np.fromiter((name not in row for row in objects), dtype=np.bool_, count=len(rows))
+    return Rows(
+        height=len(rows),
+        columns=columns,
+        originals=lambda places: [_object(rows[place]) for place in places],
+        unfit=unfit,
+        absent=absent,
+        faults=tuple(faults),
+        ignored=tuple(ignored),
+        positions=positions,
+    )
+
+
+def _object(row: Any) -> dict[str, Any]:
+    if isinstance(row, dict):
+        return row
+    return {"": row.text if isinstance(row, BadLine) else row}
+
+
+def _column(name: str, values: list[Any], *, textual: bool) -> tuple[pl.Series, Mask | None]:
+    kinds = set(map(type, values)) - {type(None)}
+    if len(kinds) <= 1:
+        dtype = _PLAIN.get(next(iter(kinds))) if kinds else pl.Null()
+        if dtype is not None:
+            try:
+                return pl.Series(name, values, dtype=dtype, strict=True), None
+            except (OverflowError, TypeError, pl.exceptions.PolarsError):
+                pass  # an integer beyond 64 bits: by its text, below
+    odd = np.zeros(len(values), dtype=np.bool_)
+    texts: list[str | None] = []
+    for place, value in enumerate(values):
+        text = None if value is None else _as_text(value, textual=textual)
+        odd[place] = value is not None and text is None
+        texts.append(text)
+    return pl.Series(name, texts, dtype=pl.String), odd if odd.any() else None
+
+
+def _as_text(value: Any, *, textual: bool) -> str | None:
+    """The text that the contract reads instead of a value, where a column holds values of several kinds."""
+    if isinstance(value, str):
+        return value
+    if textual or isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return repr(value) if value == value else None
+    if isinstance(value, int):
+        return str(value) if value.bit_length() < 2_000 else "9" * 600
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    return format(value, "f") if isinstance(value, Decimal) and abs(value.adjusted()) < 600 else None
+
+
+def from_frame(
+    frame: pl.DataFrame, spec: SourceSpec, *, positions: Sequence[int] | None = None, ignored: Sequence[str] = ()
+) -> Rows:
+    """Rows from a table. A declared column that it lacks refuses the whole table; others are ignored and named."""
+    require_columns(frame.columns, spec)
+    names = readable(spec)
+    return Rows(
+        height=frame.height,
+        columns={name: frame[name] for name in names},
+        originals=lambda places: frame[list(places)].to_dicts(),
+        ignored=(*ignored, *(name for name in frame.columns if name not in names)),
+        positions=positions,
+    )
+
+
+def require_columns(present: Sequence[str], spec: SourceSpec) -> None:
+    """Refuse a table or file whose columns do not cover the source's."""
+    missing = [name for name in readable(spec) if name not in present]
+    if not missing:
+        return
+    name = missing[0]
+    others = [p for p in present if p not in readable(spec)]
+    more = f" (and {len(missing) - 1} more: {', '.join(missing[1:])})" if missing[1:] else ""
+    raise InvalidError(
+        f"column {name!r} of source {spec.name} is missing{more}{suggestion(name, others)}; nothing was stored",
+        code="missing_column",
+        hint=f"the columns that came are: {', '.join(map(str, present)) or 'none'}",
+        details={"source": spec.name, "missing": missing, "columns": list(map(str, present))},
+    )

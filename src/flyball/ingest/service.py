@@ -1,0 +1,330 @@
+"""The ingest core: no sockets, no threads of its own; what an ingest process does, as methods."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
+from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
+from flyball.ingest.frames import fitted, lake_type, meanings, physical_schema
+from flyball.ingest.intake import Intake, Progress
+from flyball.ingest.ports import Applier, EventLog, LakeTables, LogTotals
+from flyball.ingest.receipts import Push, Receipt
+from flyball.ingest.receipts import fingerprint as print_of
+from flyball.ingest.rejection import redact
+from flyball.kernel.clock import Clock
+from flyball.kernel.errors import ConflictError, FlyballError, InvalidError
+
+FEEDBACK = SourceSpec(
+    name="flyball_feedback",
+    columns=(ColumnSpec(name="prediction_id", type="string", max_length=200), ColumnSpec(name="label", type="float")),
+    event_time="at",
+    key=("prediction_id",),
+    description="Late labels of predictions; the first label of a prediction counts.",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestConfig:
+    """Rows of a file's chunk, of one commit to the lake, and of one transaction of the online state."""
+
+    chunk_rows: int = 100_000
+    commit_rows: int = 250_000
+    apply_rows: int = 50_000
+
+
+class Ingest:
+    """Takes events into the log, applies them to the online state, commits them to the lake.
+
+    Any thread may call. Appends do not wait for applying or flushing; these two exclude each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: EventLog,
+        lake: LakeTables,
+        applier: Applier,
+        clock: Clock,
+        config: IngestConfig | None = None,
+    ) -> None:
+        self._log = log
+        self._lake = lake
+        self._applier = applier
+        self._clock = clock
+        self._config = config or IngestConfig()
+        self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows)
+        self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
+        self._lock = threading.RLock()
+        self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
+        self._left: list[str] = []
+        self._plan: dict[str, Any] = {"epoch": 0, "digest": ""}
+        self._floor: dict[str, int] = {}  # the LSN up to which the online state was fed from the lake
+        self._applied_until: dict[str, int] = {}  # known_at of the newest event applied by this process
+        self._intake.use(self._sources)
+
+    # --- the plan
+
+    def load_plan(self, plan: dict[str, Any]) -> None:
+        """Take the sources and views of a plan, or raise and keep the old ones.
+
+        Raises `InvalidError` (`bad_plan`), `ConflictError` (`column_type_changed`).
+        """
+        sources = {spec.name: spec for spec in _declared(plan.get("sources", ()), SourceSpec)}
+        views = _declared(plan.get("views", ()), ViewSpec)
+        self._check_plan(sources, views)
+        sources[FEEDBACK.name] = FEEDBACK
+        with self._lock:
+            old, self._sources = self._sources, sources
+            try:
+                self._applier.load_plan(tuple(sources.values()), tuple(views))
+            except BaseException:
+                self._sources = old
+                raise
+            self._intake.use(sources)
+            totals = self._log.totals()
+            self._left = [name for name, total in totals.items() if total.pending_batches and name not in sources]
+            self._plan = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", "")}
+
+    def _check_plan(self, sources: dict[str, SourceSpec], views: Sequence[ViewSpec]) -> None:
+        if FEEDBACK.name in sources:
+            raise InvalidError(f"a source cannot be named {FEEDBACK.name}: it is built in", code="bad_plan")
+        for view in views:
+            if view.source not in sources and view.source != FEEDBACK.name:
+                raise InvalidError(f"view {view.name} is over {view.source}, which is not in the plan", code="bad_plan")
+        totals = self._log.totals()
+        for spec in sources.values():
+            had = totals.get(spec.name, LogTotals()).columns
+            for name, (kind, scale) in meanings(spec).items():
+                if name in had and lake_type(*had[name]) != lake_type(kind, scale):
+                    raise ConflictError(
+                        f"column {name} of source {spec.name} has data as {had[name][0]} (scale {had[name][1]}) and is "
+                        f"declared as {kind} (scale {scale})",
+                        code="column_type_changed",
+                        hint=f"give the new column another name, or declare {name} as it was",
+                    )
+
+    def sources(self) -> list[SourceSpec]:
+        """The sources that events are taken for, the built-in one last."""
+        return sorted(self._sources.values(), key=lambda spec: (spec.name == FEEDBACK.name, spec.name))
+
+    # --- taking events
+
+    def append(self, source: str, rows: Any, *, idempotency_key: str = "", live: bool = True) -> Receipt:
+        """Check rows and commit what is good and what is not; durable when it returns.
+
+        Args:
+            rows: a list of dicts, a Polars frame or an Arrow table.
+            live: known from this commit on. History (`live=False`) is known when the source's `known` says.
+
+        Raises `NotFoundError` (`source_not_found`), `InvalidError` (`missing_column`, `history_not_declared`),
+        `ConflictError` (`idempotency_key_used`), `ExhaustedError` (`disk_full`).
+        """
+        push = Push(source=source, rows=rows, idempotency_key=idempotency_key, live=live)
+        return _only(self.append_many([push]))
+
+    def append_many(self, pushes: Sequence[Push]) -> list[Receipt | FlyballError]:
+        """Several pushes in one transaction: a receipt or the reason of its refusal for each, in order."""
+        return self._intake.append(pushes)
+
+    def append_file(
+        self,
+        source: str,
+        path: Path,
+        *,
+        idempotency_key: str = "",
+        format: str = "",
+        progress: Progress | None = None,
+    ) -> Receipt:
+        """Load history from a CSV, Parquet or JSON Lines file; each chunk is durable when it is done.
+
+        Args:
+            format: `csv`, `parquet` or `jsonl`; empty: by the file's name.
+            progress: called after each chunk with the rows so far and the fraction of the file.
+
+        Raises, before anything is stored, `InvalidError` (`missing_column`, `bad_file`, `bad_encoding`, `empty_file`,
+        `history_not_declared`).
+        """
+        return self._intake.append_file(source, path, idempotency_key=idempotency_key, format=format, progress=progress)
+
+    def feedback(self, items: Any, *, idempotency_key: str = "") -> Receipt:
+        """Take labels of predictions: `{"prediction_id": …, "label": number or boolean}`, timed now."""
+        return _only(self.append_many([self.feedback_push(items, idempotency_key=idempotency_key)]))
+
+    def feedback_push(self, items: Any, *, idempotency_key: str = "", fingerprint: str = "") -> Push:
+        """`feedback` as a push among others."""
+        now = self._clock.now()
+        rows = [_label(item, now) for item in ([items] if isinstance(items, dict) else items)]
+        if idempotency_key and not fingerprint:
+            fingerprint = print_of(items)  # of what was sent: the time is ours and differs
+        return Push(source=FEEDBACK.name, rows=rows, idempotency_key=idempotency_key, fingerprint=fingerprint)
+
+    # --- log → online state → lake
+
+    def apply(self) -> int:
+        """Bring the online state up to the log, and release history that is known by now; events applied."""
+        with self._lock:
+            applied = sum(self._apply(source) for source in self._pending())
+            self._applier.release(self._clock.now())
+            return applied
+
+    def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]:
+        """Apply, then commit what was applied to the lake. A source that fails is tried again next time."""
+        with self._lock:
+            self.apply()
+            totals = self._log.totals()
+            names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
+            return {
+                name: self._committer.commit(name, totals[name].columns)
+                if name in totals
+                else self._committer.horizon(name)
+                for name in names
+            }
+
+    def _pending(self) -> list[str]:
+        """The sources of the plan, and those that left it with events still in the log."""
+        return [*self._sources, *self._left]
+
+    def _apply(self, source: str) -> int:
+        count = self._feed_from_lake(source)
+        after = max(self._applier.applied_lsn(source), self._floor[source])
+        if self._log.last_lsn(source) <= after:
+            return count
+        while batches := self._log.read(source, after=after, limit=self._config.apply_rows):
+            frame = pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
+            count += self._applier.apply(source, frame)
+            after = batches[-1].last_lsn
+            self._applied_until[source] = int(frame["_known_at"][-1])
+        return count
+
+    def _feed_from_lake(self, source: str) -> int:
+        """After an online state was lost, the log alone does not have the old events; once per process."""
+        if source in self._floor:
+            return 0
+        reach, count = self._lake.version(source, source), 0
+        after = self._applier.applied_lsn(source)
+        while after < reach:
+            through = min(reach, after + self._config.apply_rows)
+            frame = self._lake.read(source, after_lsn=after, through_lsn=through)
+            if frame.height:
+                count += self._applier.apply(source, self._fitted(source, frame))
+            after = through
+        self._floor[source] = reach
+        return count
+
+    def _fitted(self, source: str, frame: pl.DataFrame) -> pl.DataFrame:
+        spec = self._sources.get(source)
+        return frame if spec is None else fitted(frame, spec)
+
+    # --- reading
+
+    def events(
+        self, source: str, columns: Sequence[str] | None = None, *, through_lsn: int | None = None
+    ) -> pl.DataFrame:
+        """The physical frame of a source's events, duplicates left out, in LSN order: from the lake, then the log.
+
+        Reaches to `through_lsn`, at most to what was applied. Columns: the asked ones and the four of the platform.
+        """
+        with self._lock:
+            spec = self._intake.source(source)
+            through = self._applier.applied_lsn(source)
+            through = max(through, self._floor.get(source, 0))
+            through = through if through_lsn is None else min(through, through_lsn)
+            done = self._lake.version(source, source)
+            parts = [pl.DataFrame(schema=physical_schema(spec))]
+            if done:
+                parts.append(fitted(self._lake.read(source, through_lsn=through), spec))
+            while found := self._committer.unique_events(source, after=done, through=through):
+                frame, done = found
+                parts.append(fitted(frame, spec))
+        events = pl.concat(parts)
+        if columns is None:
+            return events
+        return events.select(dict.fromkeys([*columns, "_event_time", "_known_at", "_lsn", "_key"]))
+
+    def quarantine(self, source: str, *, limit: int = 100) -> dict[str, Any]:
+        """The newest quarantined rows with their reasons, pii redacted: `{source, total, rules, rows}`."""
+        spec = self._intake.source(source)
+        table = quarantine_table(source)
+        with self._lock:
+            done = self._lake.version(table, table)
+            rows: list[dict[str, Any]] = []
+            after = done
+            while batches := self._log.read_rejected(source, after=after, limit=256):
+                rows.extend(row | {"known_at": batch.known_at} for batch in batches for row in batch.rows)
+                rows, after = rows[-limit:], batches[-1].batch
+            if len(rows) < limit and done:
+                rows = self._quarantined_in_lake(table, limit - len(rows)) + rows
+        totals = self._log.totals().get(source, LogTotals())
+        return {
+            "source": source,
+            "total": totals.rejected,
+            "rules": totals.rules,
+            "rows": [row | {"row": redact(spec, row["row"])} for row in reversed(rows)],
+        }
+
+    def _quarantined_in_lake(self, table: str, limit: int) -> list[dict[str, Any]]:
+        frame = self._lake.read(table).sort("_batch", maintain_order=True).tail(limit)
+        named = frame.rename({"_known_at": "known_at"}).drop("_batch").to_dicts()
+        return [row | {"row": json.loads(row["row"])} for row in named]
+
+    def status(self) -> dict[str, Any]:
+        """The plan's epoch and digest; per source what was taken, applied and committed, and how far each is behind.
+
+        `rows`, `quarantined` and `duplicates` are of all time; `lag` is in events, `lag_us` in domain time.
+        """
+        totals = self._log.totals()
+        return self._plan | {
+            "sources": [self._source_status(spec.name, totals.get(spec.name, LogTotals())) for spec in self.sources()],
+        }
+
+    def _source_status(self, source: str, total: LogTotals) -> dict[str, Any]:
+        applied = max(self._applier.applied_lsn(source), self._floor.get(source, 0))
+        committed = self._lake.version(source, source)
+        behind = max(0, total.last_lsn - applied)
+        since = self._applied_until.get(source, total.last_known_at)
+        return {
+            "name": source,
+            "rows": total.last_lsn,
+            "quarantined": total.rejected,
+            "duplicates": total.duplicates,
+            "rules": total.rules,
+            "lsn": total.last_lsn,
+            "applied_lsn": applied,
+            "lake_lsn": committed,
+            "lag": behind,
+            "lag_us": max(0, self._clock.now() - since) if behind else 0,
+            "lake_lag": max(0, total.last_lsn - committed),
+            "last_event": total.last_event_time or None,
+            "known_at": total.last_known_at or None,
+            "pending_batches": total.pending_batches,
+        }
+
+
+def _declared(items: Sequence[Any], kind: type[Any]) -> list[Any]:
+    try:
+        return [item if isinstance(item, kind) else msgspec.convert(item, kind) for item in items]
+    except (msgspec.ValidationError, TypeError) as error:
+        raise InvalidError(f"the ingest plan cannot be read: {error}", code="bad_plan") from None
+
+
+def _only(answers: Sequence[Receipt | FlyballError]) -> Receipt:
+    answer = answers[0]
+    if isinstance(answer, FlyballError):
+        raise answer
+    return answer
+
+
+def _label(item: Any, now: int) -> Any:
+    if not isinstance(item, dict):
+        return item
+    label = item.get("label")
+    return {**item, "label": float(label) if isinstance(label, bool) else label, "at": now}

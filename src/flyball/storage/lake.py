@@ -1,0 +1,219 @@
+"""The lake: Delta tables on a local directory, one per source, readable by any engine. The only importer of deltalake.
+
+An append carries its application and version as a Delta application transaction, so that a repeated append is seen and
+left out. The writer of Delta does not fsync; we do, before anyone forgets where the rows came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from flyball.kernel.errors import ConflictError, ExhaustedError, NotFoundError, UnavailableError
+from flyball.kernel.files import sync_directory
+
+COMPACT_AT = 48  # files of a table; a flush a minute makes 60 an hour
+TARGET_BYTES = 128 * 2**20
+
+
+class DeltaLake:
+    """`LakeTables` in a folder. One writer per table; readers in any process, at any time."""
+
+    def __init__(self, folder: Path, *, compact_at: int = COMPACT_AT) -> None:
+        self._folder = folder
+        self._compact_at = compact_at
+        self._tables: dict[str, DeltaTable] = {}
+        self._lock = threading.RLock()
+
+    def table_path(self, table: str) -> Path:
+        """Where the table lies, for other engines."""
+        if not table or "/" in table or table.startswith("."):
+            raise NotFoundError(f"{table!r} is not the name of a table", code="table_not_found")
+        return self._folder / table
+
+    def tables(self) -> list[str]:
+        """The names of all tables."""
+        if not self._folder.exists():
+            return []
+        return sorted(path.name for path in self._folder.iterdir() if (path / "_delta_log").is_dir())
+
+    # --- writing
+
+    def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> bool:
+        with self._lock, _translated(table):
+            if self.version(table, app_id) >= version:
+                return False
+            current = self._open(table)
+            before = -1 if current is None else current.version()
+            frame = _fitted(frame, self.types(table), table)
+            write_deltalake(
+                str(self.table_path(table)) if current is None else current,
+                frame,
+                mode="append",
+                schema_mode=None if current is None else "merge",
+                commit_properties=CommitProperties(app_transactions=[Transaction(app_id, version, None)]),
+            )
+            self._sync(table, before)
+            self._compact(table)
+            return True
+
+    def compact(self, table: str) -> int:
+        """Merge small files into files of about 128 MB; how many files went. Old ones stay for readers (no vacuum)."""
+        with self._lock, _translated(table):
+            current = self._require(table)
+            before = current.version()
+            removed = int(current.optimize.compact(target_size=TARGET_BYTES)["numFilesRemoved"])
+            self._sync(table, before)
+            return removed
+
+    def _compact(self, table: str) -> None:
+        current = self._require(table)
+        sizes = current.get_add_actions(flatten=True).column("size_bytes").to_pylist()
+        if sum(size < TARGET_BYTES // 2 for size in sizes) >= self._compact_at:
+            self.compact(table)
+
+    def _sync(self, table: str, before: int) -> None:
+        """Make every commit after version `before` durable: its files, its entry, and their directories."""
+        current = self._require(table)
+        folder = self.table_path(table)
+        log = folder / "_delta_log"
+        for version in range(before + 1, current.version() + 1):
+            commit = log / f"{version:020}.json"
+            for line in commit.read_text().splitlines():
+                added = json.loads(line).get("add")
+                if added:
+                    _sync_file(folder / added["path"])
+            _sync_file(commit)
+        for directory in (folder, log, folder.parent) if before < 0 else (folder, log):
+            sync_directory(directory)
+
+    # --- reading
+
+    def version(self, table: str, app_id: str) -> int:
+        with self._lock, _translated(table):
+            current = self._open(table)
+            return 0 if current is None else int(current.transaction_version(app_id) or 0)
+
+    def scan(self, table: str) -> pl.LazyFrame:
+        """The table as people read it, lazily. Raises `NotFoundError` (`table_not_found`)."""
+        with self._lock, _translated(table):
+            return pl.scan_delta(self._require(table))
+
+    def read(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        *,
+        after_lsn: int | None = None,
+        through_lsn: int | None = None,
+    ) -> pl.DataFrame:
+        scan = self.scan(table)
+        types = self.types(table)
+        names = list(types) if columns is None else list(columns)
+        unknown = [name for name in names if name not in types]
+        if unknown:
+            raise NotFoundError(f"table {table} has no column {unknown[0]!r}", code="column_not_found")
+        if "_lsn" in types:
+            scan = scan.filter(pl.col("_lsn") > after_lsn) if after_lsn is not None else scan
+            scan = scan.filter(pl.col("_lsn") <= through_lsn) if through_lsn is not None else scan
+            scan = scan.sort("_lsn")
+        with _translated(table):
+            return scan.select(_physical(name, types[name]) for name in names).collect()
+
+    def types(self, table: str) -> dict[str, pl.DataType]:
+        with self._lock, _translated(table):
+            current = self._open(table)
+            return {} if current is None else dict(pl.scan_delta(current).collect_schema())
+
+    def count(self, table: str) -> int:
+        with self._lock, _translated(table):
+            current = self._open(table)
+            return 0 if current is None else int(current.count())
+
+    def table_version(self, table: str) -> int:
+        """The version of the table as Delta counts it, for others to read the same rows; -1: there is no table."""
+        with self._lock, _translated(table):
+            current = self._open(table)
+            return -1 if current is None else current.version()
+
+    def files(self, table: str) -> int:
+        """How many data files the table's newest version has."""
+        return len(self._require(table).file_uris())
+
+    def _open(self, table: str) -> DeltaTable | None:
+        """The newest state of a table; None: there is none yet."""
+        path = self.table_path(table)
+        known = self._tables.get(table)
+        if known is not None:
+            known.update_incremental()
+            return known
+        if not (path / "_delta_log").is_dir():
+            return None
+        try:
+            self._tables[table] = DeltaTable(str(path))
+        except TableNotFoundError:  # the folder was made, the first commit was not
+            return None
+        return self._tables[table]
+
+    def _require(self, table: str) -> DeltaTable:
+        current = self._open(table)
+        if current is None:
+            raise NotFoundError(
+                f"the lake has no table {table!r}",
+                code="table_not_found",
+                hint=f"it has {', '.join(self.tables()) or 'none yet'}",
+            )
+        return current
+
+
+def _physical(name: str, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Decimal):
+        return pl.col(name).to_physical().cast(pl.Int64)
+    if isinstance(dtype, pl.Datetime):
+        return pl.col(name).cast(pl.Datetime("us")).cast(pl.Int64)
+    return pl.col(name)
+
+
+def _fitted(frame: pl.DataFrame, types: dict[str, pl.DataType], table: str) -> pl.DataFrame:
+    """The frame with a null column taking the table's type; another type than the table's is refused."""
+    for name, dtype in frame.schema.items():
+        there = types.get(name, dtype)
+        if dtype == pl.Null:
+            frame = frame.with_columns(pl.col(name).cast(there if there != pl.Null else pl.String))
+        elif dtype != there:
+            raise ConflictError(
+                f"column {name!r} of table {table} is {there}, and rows with {dtype} came",
+                code="table_type_changed",
+                hint="give the column with the new type another name",
+            )
+    return frame
+
+
+def _sync_file(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _translated(table: str) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, OSError, pl.exceptions.PolarsError) as error:
+        if "No space left" in str(error) or "quota" in str(error).lower():
+            raise ExhaustedError(
+                f"the disk that holds table {table} of the lake is full; its rows are still in the event log",
+                code="disk_full",
+                hint="free some space; the next flush goes on where this one stopped",
+            ) from error
+        raise UnavailableError(f"table {table} of the lake cannot be used: {error}", code="lake_unavailable") from error

@@ -1,0 +1,101 @@
+"""What every `LakeTables` must do. A new adapter runs these with its own `Open`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+import pytest
+
+from flyball.ingest.ports import LakeTables
+from flyball.kernel.errors import ConflictError, NotFoundError
+
+Open = Callable[[], LakeTables]  # opens the same lake again
+
+
+def rows(*lsns: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "name": pl.Series([f"n{n}" if n % 2 else None for n in lsns], dtype=pl.String),
+            "fare": pl.Series([f"-{n}.25" for n in lsns]).cast(pl.Decimal(18, 2)),
+            "_event_time": pl.Series([n * 1_000_001 for n in lsns]).cast(pl.Datetime("us", "UTC")),
+            "_lsn": pl.Series(lsns, dtype=pl.Int64),
+            "_key": pl.Series([b"%016d" % n for n in lsns], dtype=pl.Binary),
+        }
+    )
+
+
+def an_append_is_made_once(open_lake: Open) -> None:
+    lake = open_lake()
+    assert lake.append("S", rows(1, 2), app_id="S", version=2)
+    assert not lake.append("S", rows(1, 2), app_id="S", version=2)
+    assert not open_lake().append("S", rows(1), app_id="S", version=1)
+    assert lake.append("S", rows(3), app_id="S", version=3)
+    assert lake.append("S", rows(9), app_id="another", version=1)
+    assert (lake.count("S"), lake.version("S", "S"), lake.version("S", "another")) == (4, 3, 1)
+    assert lake.version("S", "nobody") == 0
+
+
+def a_table_that_is_not_there_is_empty_but_cannot_be_read(open_lake: Open) -> None:
+    lake = open_lake()
+    assert (lake.count("T"), lake.version("T", "T"), lake.table_version("T"), lake.types("T")) == (0, 0, -1, {})
+    with pytest.raises(NotFoundError) as caught:
+        lake.read("T")
+    assert caught.value.code == "table_not_found"
+
+
+def reading_gives_physical_values_in_lsn_order(open_lake: Open) -> None:
+    lake = open_lake()
+    lake.append("S", rows(3, 4), app_id="S", version=4)
+    lake.append("S", rows(1, 2), app_id="T", version=1)
+    frame = open_lake().read("S")
+    assert frame["_lsn"].to_list() == [1, 2, 3, 4]
+    assert frame["fare"].to_list() == [-125, -225, -325, -425]
+    assert frame["_event_time"].to_list() == [n * 1_000_001 for n in (1, 2, 3, 4)]
+    assert frame["name"].to_list() == ["n1", None, "n3", None]
+    assert lake.read("S", ["fare"], after_lsn=1, through_lsn=3).to_dict(as_series=False) == {"fare": [-225, -325]}
+    with pytest.raises(NotFoundError, match="has no column 'nope'"):
+        lake.read("S", ["nope"])
+
+
+def nothing_to_add_still_counts_as_a_version(open_lake: Open) -> None:
+    lake = open_lake()
+    lake.append("S", rows(), app_id="S", version=5)
+    assert (lake.version("S", "S"), lake.count("S")) == (5, 0)
+    assert lake.read("S").height == 0
+    lake.append("S", rows(6), app_id="S", version=6)
+    lake.append("S", rows(), app_id="S", version=7)
+    assert (lake.version("S", "S"), lake.count("S")) == (7, 1)
+
+
+def a_table_grows_columns_and_keeps_its_types(open_lake: Open) -> None:
+    lake = open_lake()
+    lake.append("S", rows(1), app_id="S", version=1)
+    lake.append("S", rows(2).drop("name").with_columns(more=pl.lit(1.5)), app_id="S", version=2)
+    lake.append("S", rows(3).with_columns(more=pl.lit(None)), app_id="S", version=3)
+    assert lake.read("S", ["more", "name"]).rows() == [(None, "n1"), (1.5, None), (None, "n3")]
+    with pytest.raises(ConflictError) as caught:
+        lake.append("S", rows(4).with_columns(pl.lit(1).alias("name")), app_id="S", version=4)
+    assert caught.value.code == "table_type_changed"
+    assert lake.version("S", "S") == 3
+
+
+def any_frame_can_be_a_table(open_lake: Open) -> None:
+    lake = open_lake()
+    frame = pl.DataFrame({"id": ["a"], "inputs": [{"x": 1.5}], "scores": [[0.5, 0.25]], "none": [None], "at": [1]})
+    lake.append("predictions", frame, app_id="collector", version=1)
+    lake.append("predictions", frame.with_columns(none=pl.lit("now")), app_id="collector", version=2)
+    back = lake.read("predictions").sort("none", nulls_last=False)
+    assert back["inputs"].to_list() == [{"x": 1.5}] * 2
+    assert back["scores"].to_list() == [[0.5, 0.25]] * 2
+    assert back["none"].to_list() == [None, "now"]
+
+
+CHECKS = (
+    an_append_is_made_once,
+    a_table_that_is_not_there_is_empty_but_cannot_be_read,
+    reading_gives_physical_values_in_lsn_order,
+    nothing_to_add_still_counts_as_a_version,
+    a_table_grows_columns_and_keeps_its_types,
+    any_frame_can_be_a_table,
+)

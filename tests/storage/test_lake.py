@@ -1,0 +1,75 @@
+"""The lake on Delta."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from flyball.kernel.errors import ExhaustedError, NotFoundError
+from flyball.storage import lake as lake_module
+from flyball.storage.lake import DeltaLake
+from tests.storage.lake_checks import CHECKS, Open, rows
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: str(check.__name__))
+def test_the_delta_lake_is_a_lake(check: Callable[[Open], None], tmp_path: Path) -> None:
+    check(lambda: DeltaLake(tmp_path))
+
+
+def test_others_read_friendly_types(tmp_path: Path) -> None:
+    DeltaLake(tmp_path).append("S", rows(1), app_id="S", version=1)
+    fields = {field.name: str(field.type) for field in DeltaTable(str(tmp_path / "S")).schema().fields}
+    assert fields["fare"] == 'PrimitiveType("decimal(18,2)")'
+    assert fields["_event_time"] == 'PrimitiveType("timestamp")'
+
+
+def test_many_small_files_become_one_and_the_versions_survive(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path, compact_at=5)
+    for lsn in range(1, 13):
+        lake.append("S", rows(lsn), app_id="S", version=lsn)
+    assert lake.files("S") < 5
+    assert lake.read("S")["_lsn"].to_list() == list(range(1, 13))
+    again = DeltaLake(tmp_path)
+    assert (again.version("S", "S"), again.count("S")) == (12, 12)
+    assert not again.append("S", rows(12), app_id="S", version=12)
+
+
+def test_versions_survive_a_checkpoint_of_the_table(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    lake.append("S", rows(1), app_id="S", version=1)
+    for version in range(1, 4):
+        lake.append("S", rows(version + 1), app_id="other", version=version)
+    DeltaTable(str(tmp_path / "S")).create_checkpoint()
+    assert DeltaLake(tmp_path).version("S", "S") == 1
+
+
+def test_a_full_disk_is_said_and_the_append_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = DeltaLake(tmp_path)
+    with monkeypatch.context() as patched:
+
+        def full(*args: object, **more: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(lake_module, "write_deltalake", full)
+        with pytest.raises(ExhaustedError, match="still in the event log") as caught:
+            lake.append("S", rows(1), app_id="S", version=1)
+    assert caught.value.code == "disk_full"
+    assert lake.append("S", rows(1), app_id="S", version=1)
+
+
+def test_a_table_cannot_lie_outside_the_lake(tmp_path: Path) -> None:
+    for name in ("../S", "", ".hidden", "a/b"):
+        with pytest.raises(NotFoundError):
+            DeltaLake(tmp_path).append(name, pl.DataFrame({"a": [1]}), app_id="a", version=1)
+
+
+def test_the_lake_lists_its_tables(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path / "lake")
+    assert lake.tables() == []
+    lake.append("B", rows(1), app_id="a", version=1)
+    lake.append("A", rows(1), app_id="a", version=1)
+    assert lake.tables() == ["A", "B"]
