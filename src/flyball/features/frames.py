@@ -33,3 +33,8 @@ def vectors(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, Vector]:
 def words(frame: pl.DataFrame, name: str) -> Words:
     """A column of integers without nulls, such as `_lsn`."""
     return np.ascontiguousarray(frame[name].to_numpy(), np.int64)
+
+
+def once(events: pl.DataFrame) -> pl.DataFrame:
+    """Each event once: of those with one key the one with the lowest LSN. In LSN order."""
+    return events.sort("_lsn").unique("_key", keep="first", maintain_order=True)

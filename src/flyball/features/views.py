@@ -24,6 +24,7 @@ from flyball.features.plan import (
     window_plan,
 )
 from flyball.features.vector import LeafKey, Vector, column_key, logical
+from flyball.kernel.ids import digest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +64,6 @@ class CompiledView:
         check_expressions(view, source)
         self.spec = view
         self.source = source
-        self.definition = view.definition
         self.entity: tuple[ColumnSpec, ...] = tuple(source.column(name) for name in view.entity)
         if view.kind == "window":
             self.groups, which = window_groups(view, source)
@@ -71,18 +71,34 @@ class CompiledView:
         else:
             self.groups = latest_groups(view, source)
             self.plan = latest_plan(view, source, self.groups, raw_limit)
-        self.defaults = np.array([_default(d, c) for d, c in self._declared()], np.float64)
+        self.definition = self._definition()
+        self.feature_types = self._feature_types()
+        defaults = [f.default for f in (*view.aggregates, *view.latest)]
+        self.defaults = np.array(
+            [_default(default, kind[2]) for default, kind in zip(defaults, self.feature_types, strict=True)], np.float64
+        )
 
-    def _declared(self) -> list[tuple[Any, tuple[str, ...]]]:
-        """Default and categories of each feature."""
-        pairs: list[tuple[Any, tuple[str, ...]]] = []
+    def _definition(self) -> str:
+        """What online state is kept under: the view's own hash, and how its columns are written in the state."""
+        coded = {g.value[2] for g in self.groups if g.value is not None and g.value[0] == "col"}
+        columns = [
+            [c.name, c.type, c.scale, list(c.categories) if c.name in coded else []]
+            for c in self.source.columns
+            if c.name in self.columns
+        ]
+        return digest([self.spec.definition, columns])
+
+    def _feature_types(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """Name, type and categories of each feature, as a value of that feature is to be read."""
+        types = []
         for aggregate in self.spec.aggregates:
-            value = aggregate.value or ["lit", 0]
-            categories = self.source.column(value[2]).categories if value[0] == "col" else ()
-            pairs.append((aggregate.default, categories))
+            value = aggregate.value if aggregate.op in ("first", "last") else None
+            column = self.source.column(value[2]) if value is not None and value[0] == "col" else None
+            types.append((aggregate.name, column.type if column else "float", column.categories if column else ()))
         for latest in self.spec.latest:
-            pairs.append((latest.default, self.source.column(latest.column).categories))
-        return pairs
+            column = self.source.column(latest.column)
+            types.append((latest.name, column.type, column.categories))
+        return tuple(types)
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
