@@ -1,0 +1,40 @@
+"""Polars frames as vectors: the border between the offline engine and NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from flyball.features.accumulator import Words
+from flyball.features.vector import Vector
+
+_FILL: dict[Any, Any] = {pl.String: "", pl.Boolean: False, pl.Float64: 0.0}
+
+
+def vector(series: pl.Series) -> Vector:
+    """A physical column (no null is NaN, no NaN is null)."""
+    valid = series.is_not_null().to_numpy()
+    if series.null_count():
+        series = series.fill_null(_FILL.get(series.dtype, 0))
+    if series.dtype == pl.String:
+        values = np.empty(len(series), object)
+        values[:] = series.to_list()
+        return Vector(values, valid)
+    return Vector(series.to_numpy(), valid)
+
+
+def vectors(frame: pl.DataFrame, names: Iterable[str]) -> dict[str, Vector]:
+    return {name: vector(frame[name]) for name in names}
+
+
+def words(frame: pl.DataFrame, name: str) -> Words:
+    """A column of integers without nulls, such as `_lsn`."""
+    return np.ascontiguousarray(frame[name].to_numpy(), np.int64)
+
+
+def once(events: pl.DataFrame) -> pl.DataFrame:
+    """Each event once: of those with one key the one with the lowest LSN. In LSN order."""
+    return events.sort("_lsn").unique("_key", keep="first", maintain_order=True)

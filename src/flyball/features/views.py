@@ -1,0 +1,197 @@
+"""A view, compiled: its events as rows of the kernel, its entities as keys, its answers as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
+from flyball.features.accumulator import Flags, Floats, Plan, Words
+from flyball.features.batch import empty
+from flyball.features.evaluate import evaluate
+from flyball.features.keys import Keys, encode_keys
+from flyball.features.plan import (
+    RAW_LIMIT,
+    Group,
+    check_expressions,
+    latest_groups,
+    latest_plan,
+    window_groups,
+    window_plan,
+)
+from flyball.features.vector import LeafKey, Vector, column_key, logical
+from flyball.kernel.ids import digest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewValues:
+    """What a view says about `n` rows.
+
+    Args:
+        values, valid: `(n, features)`, in the order of `ViewSpec.features`, declared defaults filled in; NaN for null.
+        exact: `(n,)`; False where the state could not answer that far back.
+        lsn, known_through: of the source, when they were read; -1 offline.
+    """
+
+    values: Floats
+    valid: Flags
+    exact: Flags
+    lsn: int = -1
+    known_through: int = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Events:
+    """Events as the kernel takes them: raw rows `(n, words)` and their entities, without those that change nothing."""
+
+    rows: Words
+    keys: Keys
+    index: Words  # where each row stood in what was given
+
+
+class CompiledView:
+    """A view and its source, ready for the kernel.
+
+    Raises:
+        InvalidError: `bad_view`, where the declaration asks for what cannot be computed.
+    """
+
+    def __init__(self, view: ViewSpec, source: SourceSpec, *, raw_limit: int = RAW_LIMIT) -> None:
+        check_expressions(view, source)
+        self.spec = view
+        self.source = source
+        self.entity: tuple[ColumnSpec, ...] = tuple(source.column(name) for name in view.entity)
+        if view.kind == "window":
+            self.groups, which = window_groups(view, source)
+            self.plan: Plan = window_plan(view, source, self.groups, which, raw_limit)
+        else:
+            self.groups = latest_groups(view, source)
+            self.plan = latest_plan(view, source, self.groups, raw_limit)
+        self.definition = self._definition()
+        self.feature_types = self._feature_types()
+        defaults = [f.default for f in (*view.aggregates, *view.latest)]
+        self.defaults = np.array(
+            [_default(default, kind[2]) for default, kind in zip(defaults, self.feature_types, strict=True)], np.float64
+        )
+
+    def _definition(self) -> str:
+        """What online state is kept under: the view's own hash, and how its columns are written in the state."""
+        coded = {g.value[2] for g in self.groups if g.value is not None and g.value[0] == "col"}
+        columns = [
+            [c.name, c.type, c.scale, list(c.categories) if c.name in coded else []]
+            for c in self.source.columns
+            if c.name in self.columns
+        ]
+        return digest([self.spec.definition, columns])
+
+    def _feature_types(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """Name, type and categories of each feature, as a value of that feature is to be read."""
+        types = []
+        for aggregate in self.spec.aggregates:
+            value = aggregate.value if aggregate.op in ("first", "last") else None
+            column = self.source.column(value[2]) if value is not None and value[0] == "col" else None
+            types.append((aggregate.name, column.type if column else "float", column.categories if column else ()))
+        for latest in self.spec.latest:
+            column = self.source.column(latest.column)
+            types.append((latest.name, column.type, column.categories))
+        return tuple(types)
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the source that the view reads."""
+        names = set(self.spec.entity) | {c.column for c in self.spec.latest}
+        for expr in [e for a in self.spec.aggregates for e in (a.value, a.where)] + [self.spec.where]:
+            names |= _columns(expr)
+        return tuple(c.name for c in self.source.columns if c.name in names)
+
+    @cached_property
+    def empty_state(self) -> Words:
+        """The packed state of an entity that saw nothing."""
+        return empty(self.plan)
+
+    def keys(self, vectors: Sequence[Vector], columns: Sequence[ColumnSpec], rows: int) -> Keys:
+        """The entities that rows look up, by columns of their own (of the same number and types)."""
+        return encode_keys(vectors, columns, rows)
+
+    def events(self, columns: Mapping[str, Vector], t: Words, lsn: Words) -> Events:
+        """Physical columns of the source, with the events' times and LSNs, as rows of the kernel."""
+        n = len(t)
+        keys = encode_keys([columns[c.name] for c in self.entity], self.entity, n)
+        leaves: dict[LeafKey, Vector] = {("time",): Vector(t, np.ones(n, np.bool_))}
+        for name in self.columns:
+            leaves[column_key(self.source.name, name)] = logical(columns[name], self.source.column(name))
+        wanted = keys.codes >= 0
+        if self.spec.where is not None:
+            wanted &= _true(self.spec.where, leaves, n)
+        rows = np.zeros((n, self.plan.row_words), np.int64)
+        rows[:, 0], rows[:, 1] = t, lsn
+        seen = np.zeros(n, np.bool_)
+        for g, group in enumerate(self.groups):
+            vector = self._value(group, columns, leaves, n)
+            present = vector.valid if group.where is None else vector.valid & _true(group.where, leaves, n)
+            rows[:, 2 + g // 64] |= present.astype(np.int64) << np.int64(g % 64)
+            rows[:, 2 + self.plan.mask_words + g] = np.where(present, vector.values, 0)
+            seen |= present
+        if self.spec.kind == "window":
+            wanted &= seen
+        index = np.flatnonzero(wanted)
+        return Events(rows=rows[index], keys=Keys(keys.codes[index], keys.unique), index=index)
+
+    def _value(self, group: Group, columns: Mapping[str, Vector], leaves: Mapping[LeafKey, Vector], n: int) -> Vector:
+        """A group's values as 64-bit words."""
+        if group.value is None:
+            return Vector(np.zeros(n, np.int64), np.ones(n, np.bool_))
+        if group.value[0] == "col":  # whole columns as they are: cents are added as cents
+            column = self.source.column(group.value[2])
+            vector = columns[column.name]
+            if column.type == "category":
+                return category_codes(vector, column.categories)
+        else:
+            vector = evaluate(group.value, leaves, rows=n)
+        if group.kind == "text":
+            return Vector(np.zeros(n, np.int64), vector.valid)
+        if group.kind == "whole":
+            return Vector(vector.values.astype(np.int64), vector.valid)
+        values = np.ascontiguousarray(vector.values, np.float64)
+        valid = vector.valid & np.isfinite(values)
+        return Vector(np.where(valid, values + 0.0, 0.0).view(np.int64), valid)
+
+    def values(
+        self, values: Floats, valid: Flags, exact: Flags, *, lsn: int = -1, known_through: int = -1
+    ) -> ViewValues:
+        """The kernel's answers with the declared defaults in the place of nulls."""
+        filled = np.where(valid, values, self.defaults)
+        return ViewValues(values=filled, valid=~np.isnan(filled), exact=exact, lsn=lsn, known_through=known_through)
+
+
+def category_codes(vector: Vector, categories: Sequence[str]) -> Vector:
+    """Text as positions in `categories`; what is not one of them is null."""
+    codes = {category: code for code, category in enumerate(categories)}
+    values = np.fromiter((codes.get(v, -1) for v in vector.values), np.int64, len(vector))
+    return Vector(values, vector.valid & (values >= 0))
+
+
+def _true(expr: list[Any], leaves: Mapping[LeafKey, Vector], n: int) -> Flags:
+    condition = evaluate(expr, leaves, rows=n)
+    true: Flags = condition.valid & condition.values.astype(np.bool_)
+    return true
+
+
+def _columns(expr: list[Any] | None) -> set[str]:
+    if expr is None or expr[0] in ("lit", "time"):
+        return set()
+    if expr[0] == "col":
+        return {expr[2]}
+    return set().union(*(_columns(argument) for argument in expr[1:]))
+
+
+def _default(default: Any, categories: tuple[str, ...]) -> float:
+    if default is None:
+        return float("nan")
+    if isinstance(default, str):
+        return float(categories.index(default)) if default in categories else float("nan")
+    return float(default)

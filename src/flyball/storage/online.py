@@ -1,0 +1,214 @@
+"""Online state in LMDB, read by many processes and written by one; and in memory, for one process.
+
+LMDB runs without fsync: the operating system keeps what a killed process wrote, and what the machine forgets when it
+goes down is built again from the log. A stamp beside the file names the boot that wrote it; a file of another boot may
+be torn, so it is not even opened.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from flyball.features.ports import ReadTransaction, WriteTransaction
+from flyball.kernel.errors import ExhaustedError, InvalidError, UnavailableError
+from flyball.kernel.files import read_document, write_document
+
+MAP_SIZE = 64 << 30  # address space, not disk: the file grows as it is filled
+MAX_READERS = 512
+KIND = "flyball.online"
+
+
+def boot_id() -> str:
+    """Names this run of the machine's kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _address(space: str, key: bytes) -> bytes:
+    return space.encode() + b"\0" + key
+
+
+class _LmdbTransaction:
+    def __init__(self, transaction: Any) -> None:
+        self._txn = transaction
+
+    def get(self, space: str, key: bytes) -> bytes | None:
+        value: bytes | None = self._txn.get(_address(space, key))
+        return value
+
+    def get_many(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        prefix, get = _address(space, b""), self._txn.get
+        return [get(prefix + key) for key in keys]
+
+    def items(self, space: str) -> Iterator[tuple[bytes, bytes]]:
+        prefix = _address(space, b"")
+        with self._txn.cursor() as cursor:
+            found = cursor.set_range(prefix)
+            while found and (address := cursor.key()).startswith(prefix):
+                yield address[len(prefix) :], cursor.value()
+                found = cursor.set_range(address + b"\0")  # the next one, even where this one was deleted meanwhile
+
+    def put(self, space: str, key: bytes, value: bytes) -> None:
+        self._txn.put(_address(space, key), value)
+
+    def delete(self, space: str, key: bytes) -> None:
+        self._txn.delete(_address(space, key))
+
+    def clear(self, space: str) -> None:
+        prefix = _address(space, b"")
+        with self._txn.cursor() as cursor:
+            found = cursor.set_range(prefix)
+            while found and cursor.key().startswith(prefix):
+                found = cursor.delete()
+
+
+class LmdbStore:
+    """Online state in the folder `path`. Open it after a fork; one process opens a folder once.
+
+    Args:
+        readonly: for workers.
+        boot: names the machine's run; tests give their own.
+
+    Raises:
+        UnavailableError: `online_rebuilding`, where a reader comes before the writer of this boot.
+    """
+
+    def __init__(
+        self, path: Path, *, readonly: bool = False, map_size: int = MAP_SIZE, boot: str | None = None
+    ) -> None:
+        self._stamp = path / "boot.json"
+        self._boot = boot_id() if boot is None else boot
+        self._trusted = self._stamped()
+        if readonly and not self._trusted:
+            raise UnavailableError(
+                "the online state is not there yet: it is being built again from the event log",
+                code="online_rebuilding",
+                hint="wait for the ingest process; flyball status shows how far it is",
+            )
+        if not readonly:
+            path.mkdir(parents=True, exist_ok=True)
+            if not self._trusted:
+                for name in ("data.mdb", "lock.mdb"):
+                    (path / name).unlink(missing_ok=True)
+        self._env = lmdb.open(
+            str(path),
+            map_size=map_size,
+            readonly=readonly,
+            create=not readonly,
+            sync=False,
+            metasync=False,
+            writemap=False,
+            readahead=False,
+            max_readers=MAX_READERS,
+        )
+        if not readonly:
+            self._env.reader_check()  # frees the slots of workers that were killed
+
+    def _stamped(self) -> bool:
+        try:
+            return read_document(self._stamp, KIND).get("boot") == self._boot
+        except (FileNotFoundError, InvalidError):
+            return False
+
+    @contextmanager
+    def read(self) -> Iterator[ReadTransaction]:
+        with self._env.begin() as transaction:
+            yield _LmdbTransaction(transaction)
+
+    @contextmanager
+    def write(self) -> Iterator[WriteTransaction]:
+        try:
+            with self._env.begin(write=True) as transaction:
+                yield _LmdbTransaction(transaction)
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise ExhaustedError(
+                f"the online state is full: {error}",
+                code="online_full",
+                hint="free some space, or make windows shorter; events stay in the log and are applied later",
+            ) from error
+
+    def needs_rebuild(self) -> bool:
+        return not self._trusted
+
+    def reset(self) -> None:
+        self._stamp.unlink(missing_ok=True)
+        with self._env.begin(write=True) as transaction:
+            transaction.drop(self._env.open_db(None, txn=transaction), delete=False)
+        write_document(self._stamp, KIND, {"boot": self._boot})
+        self._trusted = True
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class _MemoryTransaction:
+    """Writes lie in an overlay (None: deleted) until the block ends."""
+
+    def __init__(self, data: dict[bytes, bytes]) -> None:
+        self._data = data
+        self.overlay: dict[bytes, bytes | None] = {}
+
+    def get(self, space: str, key: bytes) -> bytes | None:
+        address = _address(space, key)
+        return self.overlay[address] if address in self.overlay else self._data.get(address)
+
+    def get_many(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.get(space, key) for key in keys]
+
+    def items(self, space: str) -> Iterator[tuple[bytes, bytes]]:
+        prefix = _address(space, b"")
+        merged = self._data | self.overlay if self.overlay else self._data
+        for address in sorted(a for a in merged if a.startswith(prefix)):
+            value = merged[address]
+            if value is not None:
+                yield address[len(prefix) :], value
+
+    def put(self, space: str, key: bytes, value: bytes) -> None:
+        self.overlay[_address(space, key)] = bytes(value)
+
+    def delete(self, space: str, key: bytes) -> None:
+        self.overlay[_address(space, key)] = None
+
+    def clear(self, space: str) -> None:
+        for key, _ in list(self.items(space)):
+            self.delete(space, key)
+
+
+class MemoryStore:
+    """Online state in memory, for the platform in one process. A reader holds the lock while it looks."""
+
+    def __init__(self) -> None:
+        self._data: dict[bytes, bytes] = {}
+        self._lock = threading.RLock()
+        self._trusted = False
+
+    @contextmanager
+    def read(self) -> Iterator[ReadTransaction]:
+        with self._lock:
+            yield _MemoryTransaction(self._data)
+
+    @contextmanager
+    def write(self) -> Iterator[WriteTransaction]:
+        with self._lock:
+            transaction = _MemoryTransaction(self._data)
+            yield transaction
+            for address, value in transaction.overlay.items():
+                if value is None:
+                    self._data.pop(address, None)
+                else:
+                    self._data[address] = value
+
+    def needs_rebuild(self) -> bool:
+        return not self._trusted
+
+    def reset(self) -> None:
+        with self._lock:
+            self._data.clear()
+            self._trusted = True
+
+    def close(self) -> None: ...
