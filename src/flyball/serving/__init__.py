@@ -1,0 +1,1 @@
+"""Serving: the plan, routing, batches, the reply, and the log of predictions."""

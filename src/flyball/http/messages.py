@@ -1,0 +1,73 @@
+"""Requests, replies and errors as the data plane's applications see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from flyball.http.errors import HTTP_STATUS
+from flyball.kernel.errors import ErrorKind, FlyballError
+
+JSON = "application/json"
+CODE_STATUS: dict[str, int] = {  # codes whose status is more exact than that of their kind
+    "unauthenticated": 401,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "body_too_large": 413,
+    "header_too_large": 431,
+    "unsupported_media_type": 415,
+}
+
+
+@dataclass(slots=True)
+class Request:
+    """One request. `path` is as received, percent-encoded; header names are lower case; a repeated one is joined."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Response:
+    status: int
+    body: bytes
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+Respond = Callable[[Response], None]
+App = Callable[[Request, Respond], None]
+
+
+def json_response(data: Any, status: int = 200) -> Response:
+    return Response(status, msgspec.json.encode(data))
+
+
+def status_of(error: FlyballError) -> int:
+    """The HTTP status of an error: by its kind, or by its code where that is more exact."""
+    return CODE_STATUS.get(error.code) or HTTP_STATUS[error.kind]
+
+
+def error_response(error: FlyballError, path: str = "") -> Response:
+    """`{"error": {...}}`, or the Open Inference Protocol's `{"error": "message"}` where `path` is one of its own."""
+    if path == "/v2" or path.startswith("/v2/"):
+        body: Any = {"error": error.message}
+    else:
+        body = {"error": error.to_data()}
+    response = json_response(body, status_of(error))
+    if response.status == HTTPStatus.UNAUTHORIZED:
+        response.headers = (("www-authenticate", "Bearer"),)
+    return response
+
+
+def refusal(status: int, code: str, message: str, path: str = "") -> Response:
+    """An error of the protocol itself, which has no kind in the tree of errors."""
+    body: Any = {"code": code, "kind": ErrorKind.INVALID.value, "message": message}
+    return json_response({"error": message if path.startswith("/v2") else body}, status)

@@ -1,0 +1,85 @@
+"""What serving needs from elsewhere: something that runs a model, features for rows, and somewhere to count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from flyball.kernel.errors import FlyballError
+
+if TYPE_CHECKING:
+    from flyball.serving.manifest import Manifest
+
+Matrix = npt.NDArray[np.float64]
+Score = npt.NDArray[np.float64]
+Tensors = dict[str, npt.NDArray[Any]]
+FeatureState = Literal["fresh", "stale", "default"]
+
+
+class Runtime(Protocol):
+    """Runs one model. Pure: the same input gives the same output; safe to call again."""
+
+    def predict(self, matrix: Matrix) -> Score:
+        """Score `(n, features)`: `(n,)` for binary (probability of true) and regression, `(n, classes)` else."""
+        ...
+
+    def infer(self, tensors: Tensors) -> Tensors:
+        """Named tensors in, named tensors out; `tensors_unsupported` where the model only takes a matrix."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class OpenRuntime(Protocol):
+    """Opens the runtime that a manifest names, from the version's folder."""
+
+    def __call__(self, kind: str, folder: Path, manifest: Manifest) -> Runtime: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureBatch:
+    """Features of `n` rows.
+
+    Args:
+        matrix: `(n, features)`, NaN for null, codes for categories.
+        lsn, known_through: per source, how much of it was seen.
+        state: `fresh`; `stale` where online state lags; `default` where it could not be read and defaults stand in.
+        errors: what failed, by row; such a row's features are undefined.
+    """
+
+    matrix: Matrix
+    lsn: Mapping[str, int] = field(default_factory=dict)
+    known_through: Mapping[str, int] = field(default_factory=dict)
+    state: FeatureState = "fresh"
+    errors: Mapping[int, FlyballError] = field(default_factory=dict)
+
+
+class FeatureReader(Protocol):
+    """Features of a version's rows, read from online state. Idempotent."""
+
+    def vectors(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
+        """`rows` are checked request fields, one mapping a row; `at` is each row's domain time."""
+        ...
+
+
+class Observer(Protocol):
+    """Counts what a worker does. Never raises."""
+
+    def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None:
+        """One row: `outcome` is the reply's rung, or the code of its error."""
+        ...
+
+    def batch(self, service: str, version: str, rows: int, model_us: int) -> None: ...
+
+
+class NoObserver:
+    """Counts nothing."""
+
+    def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None: ...
+
+    def batch(self, service: str, version: str, rows: int, model_us: int) -> None: ...

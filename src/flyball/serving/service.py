@@ -1,0 +1,430 @@
+"""The core of a worker, without sockets: a plan in, replies with receipts out.
+
+Every reply was logged before it is returned. A request's rows are routed, checked, given features and scored in groups
+of one version, whatever requests they came with.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from flyball.kernel.clock import Clock
+from flyball.kernel.errors import FlyballError, InvalidError, LateError
+from flyball.kernel.times import show_time
+from flyball.serving import tensors as oip
+from flyball.serving.batcher import model_error, score_rows
+from flyball.serving.ids import PredictionIds
+from flyball.serving.inputs import check_row
+from flyball.serving.outputs import answers, default_answer
+from flyball.serving.plan import Route, decode
+from flyball.serving.ports import FeatureBatch, FeatureReader, NoObserver, Observer, OpenRuntime, Tensors
+from flyball.serving.records import error_data, tensor_data
+from flyball.serving.router import choose, key_of, propensity, unit_of
+from flyball.serving.state import Served, Service, State, load
+from flyball.serving.tensor_model import check_tensors, infer_rows, own_fields, wanted
+
+logger = logging.getLogger(__name__)
+
+Reply = dict[str, Any]
+Outcome = Reply | FlyballError  # of one row
+
+
+class RecordLog(Protocol):
+    """Where predictions are written before they are answered."""
+
+    def write(self, records: Sequence[dict[str, Any]], *, durable: bool = False) -> None:
+        """Not idempotent. All of the records, or none and an error."""
+        ...
+
+    def position(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """One request: rows of fields for a service. `at`: domain time, None for now; `version`: None to be routed;
+    `arrived`: monotonic seconds, None for now."""
+
+    service: str
+    rows: Sequence[Any]
+    at: int | None = None
+    version: str | None = None
+    arrived: float | None = None
+
+
+@dataclass(slots=True)
+class _Row:
+    """A row on its way: what it asks, where it went, and what came of it."""
+
+    ask: int
+    index: int
+    id: str
+    given: Any
+    at: int
+    arrived: float
+    route: Route
+    served: Served
+    key: dict[str, Any] | None
+    fields: dict[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
+
+
+class Worker:
+    """Serves a plan. Safe for several threads.
+
+    Args:
+        features: reads features from online state.
+        open_runtime: opens the runtime that a manifest names.
+        log: the slot's prediction log.
+        clock: domain time.
+        pii_key: key of the digests that stand for pii values in the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        features: FeatureReader,
+        open_runtime: OpenRuntime,
+        log: RecordLog,
+        clock: Clock,
+        pii_key: bytes,
+        observer: Observer | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], int] = lambda: time.time_ns() // 1_000,
+    ) -> None:
+        self._features = features
+        self._open_runtime = open_runtime
+        self._log = log
+        self._clock = clock
+        self._pii_key = pii_key
+        self._observer: Observer = observer or NoObserver()
+        self._monotonic = monotonic
+        self._wall = wall
+        self._ids = PredictionIds()
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+        self._state = State()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def load_plan(self, plan: dict[str, Any]) -> None:
+        """Load and warm what is new beside what is served, then swap; on an error what was served stays.
+
+        Idempotent: a plan that is served already is not loaded again.
+        """
+        with self._loading:
+            decoded = decode(plan)
+            served = self._state.plan
+            if (decoded.epoch, decoded.digest) != (served.epoch, served.digest):
+                self._state = load(decoded, self._state, self._open_runtime)
+
+    def predict(
+        self, service: str, rows: Sequence[Any], *, at: int | None = None, version: str | None = None
+    ) -> list[Reply]:
+        """Replies, one a row. A row that fails has `{"error": {...}}` in its place; what fails as a whole raises."""
+        outcomes = self.predict_many([Ask(service=service, rows=rows, at=at, version=version)])[0]
+        if isinstance(outcomes, FlyballError):
+            raise outcomes
+        return [reply_data(outcome) for outcome in outcomes]
+
+    def predict_many(self, asks: Sequence[Ask]) -> list[list[Outcome] | FlyballError]:
+        """Answer the requests of a tick together; a request that fails as a whole has its error in its place."""
+        state = self._state
+        results: list[list[Outcome] | FlyballError] = []
+        rows: list[_Row] = []
+        for ask in asks:
+            try:
+                rows.extend(self._rows(state, ask, len(results)))
+                results.append([])
+            except FlyballError as error:
+                results.append(error)
+        groups: dict[tuple[str, str], list[_Row]] = {}
+        for row in rows:
+            self._check(state, row, asks[row.ask].service)
+            if row.outcome is None:
+                groups.setdefault((asks[row.ask].service, row.route.version), []).append(row)
+        records: list[dict[str, Any]] = []
+        for (name, _), group in groups.items():
+            records.extend(self._answer(state.services[name], group))
+        durable = any(state.services[name].plan.log == "durable" for name, _ in groups)
+        failed = self._write(records, durable=durable)
+        for row in rows:
+            outcome = row.outcome if failed is None or isinstance(row.outcome, FlyballError) else failed
+            slot = results[row.ask]
+            if isinstance(slot, list) and outcome is not None:
+                slot.append(outcome)
+            self._count(asks[row.ask].service, row, outcome)
+        return results
+
+    def infer(
+        self, model: str, request: Mapping[str, Any], *, version: str | None = None, binary: bytes = b""
+    ) -> dict[str, Any]:
+        """Answer an Open Inference Protocol request; outputs are JSON tensors. `model` is a service."""
+        name, ref, outputs = self.infer_tensors(model, request, version=version, binary=binary)
+        reply: dict[str, Any] = {"model_name": name, "model_version": ref}
+        if request.get("id") is not None:
+            reply["id"] = str(request["id"])
+        return reply | {"outputs": [oip.output_data(name, array) for name, array in outputs.items()]}
+
+    def infer_tensors(
+        self, model: str, request: Mapping[str, Any], *, version: str | None = None, binary: bytes = b""
+    ) -> tuple[str, str, Tensors]:
+        """The service's name, the version's number, and the outputs that the request asks for, in its order."""
+        service = self._state.service(model)
+        given = oip.read_inputs(request, binary)
+        if service.main.manifest.takes_tensors:
+            served, outputs = self._infer_own(service, given, version)
+        else:
+            served, outputs = self._infer_fields(service, given, version)
+        return model, served.ref.rpartition("/")[2], wanted(outputs, request.get("outputs"))
+
+    def status(self) -> dict[str, Any]:
+        state = self._state
+        return {
+            "epoch": state.plan.epoch,
+            "digest": state.plan.digest,
+            "services": {
+                name: {
+                    "routes": [{"version": r.version, "weight": r.weight, "arm": r.arm} for r in service.plan.routes],
+                    "slow": service.slow,
+                }
+                for name, service in state.services.items()
+            },
+            "versions": sorted({ref for service in state.services.values() for ref in service.versions}),
+            "log": self._log.position(),
+        }
+
+    def _rows(self, state: State, ask: Ask, index: int) -> list[_Row]:
+        """Route each row of a request."""
+        service = state.service(ask.service)
+        now = self._monotonic()
+        arrived = now if ask.arrived is None else ask.arrived
+        if (now - arrived) * 1_000_000 > service.plan.deadline_us:
+            raise LateError(
+                f"the request waited longer than its deadline of {service.plan.deadline_us} µs",
+                code="deadline_passed",
+                hint="send fewer requests at once, or serve with more workers",
+            )
+        at = self._at(ask)
+        fixed = service.find(ask.version) if ask.version is not None else None
+        with self._lock:
+            ids = [self._ids.new() for _ in ask.rows]
+        rows = []
+        for position, (id, given) in enumerate(zip(ids, ask.rows, strict=True)):
+            key = key_of(service.plan, given) if isinstance(given, Mapping) else None
+            if fixed is None:
+                route = choose(service.plan, unit_of(key, id))
+                served = service.versions[route.version]
+            else:
+                served = fixed
+                route = Route(version=fixed.ref, digest=fixed.loaded.digest, weight=10_000, arm="pinned")
+            rows.append(_Row(index, position, id, given, at, arrived, route, served, key))
+        return rows
+
+    def _at(self, ask: Ask) -> int:
+        now = self._clock.now()
+        if ask.at is not None and ask.at > now:
+            raise InvalidError(
+                f"`at` is {show_time(ask.at)}, ahead of the platform's time, {show_time(now)}", code="at_in_future"
+            )
+        return now if ask.at is None else ask.at
+
+    def _check(self, state: State, row: _Row, service: str) -> None:
+        """Check the row's fields, or note what is wrong with them: its sender's error, not the version's."""
+        manifest = row.served.manifest
+        try:
+            if not isinstance(row.given, Mapping):
+                raise InvalidError("a row must be an object of fields and values", code="bad_rows")
+            if manifest.takes_tensors:
+                row.fields = own_fields(manifest.tensors.inputs, row.given)
+            else:
+                key = state.services[service].plan.key
+                row.fields = check_row(manifest.inputs, row.given, keep=key, ignore=row.served.ignored)
+        except FlyballError as error:
+            row.outcome = error
+
+    def _answer(self, service: Service, rows: list[_Row]) -> list[dict[str, Any]]:
+        """Score one group of one version; sets the rows' outcomes and gives their records."""
+        served = rows[0].served
+        started = self._monotonic()
+        batch, answered, errors = self._score(served, rows)
+        model_us = int((self._monotonic() - started) * 1_000_000)
+        served.timings.append(model_us)
+        self._observer.batch(service.name, served.ref, len(rows), model_us)
+        names = [spec.name for spec in served.manifest.features]
+        matrix = batch.matrix.tolist() if batch is not None else []
+        if errors:
+            codes = sorted({error.code for error in errors.values()})
+            extra = {"service": service.name, "version": served.ref, "rows": len(errors), "codes": codes}
+            logger.warning("rows were not scored", extra=extra)
+        records = []
+        for position, row in enumerate(rows):
+            error = errors.get(position)
+            values = matrix[position] if matrix and position not in (batch.errors if batch else ()) else None
+            answer = answered.get(position)
+            rung = "model"
+            if isinstance(error, InvalidError):
+                row.outcome = error  # its sender's mistake, not the version's: no prediction
+                continue
+            if error is not None:
+                rung = "error"
+                if service.plan.default is not None:
+                    answer, rung = default_answer(served.manifest.task, service.plan.default), "default"
+            row.outcome = _reply(service.name, row, answer, rung, batch, values) if answer is not None else error
+            record = self._record(service, row, answer, rung, error, len(rows), batch)
+            if values is not None:
+                record["features"] = served.privacy.hide_features(names, values, self._pii_key)
+            records.append(record)
+        return records
+
+    def _score(
+        self, served: Served, rows: list[_Row]
+    ) -> tuple[FeatureBatch | None, dict[int, Reply], dict[int, FlyballError]]:
+        """Features, answers and errors of a group, by position."""
+        manifest, runtime = served.manifest, served.loaded.runtime
+        if manifest.takes_tensors and runtime is not None:
+            answered, failed = infer_rows(runtime, manifest.tensors.inputs, [row.fields for row in rows])
+            return None, answered, failed
+        try:
+            batch = self._features.vectors(manifest, [row.fields for row in rows], [row.at for row in rows])
+        except Exception as error:
+            logger.exception("features could not be read", extra={"version": served.ref})
+            return None, {}, dict.fromkeys(range(len(rows)), model_error(error))
+        errors = dict(batch.errors)
+        good = [position for position in range(len(rows)) if position not in errors]
+        if runtime is None:
+            return batch, {position: {"prediction": None} for position in good}, errors
+        if not good:
+            return batch, {}, errors
+        matrix = batch.matrix if not errors else batch.matrix[good]
+        scores, failed = score_rows(runtime.predict, matrix)
+        errors |= {good[position]: error for position, error in failed.items()}
+        if scores is None:
+            return batch, {}, errors
+        found = zip(good, answers(manifest.task, scores), strict=True)
+        return batch, {position: answer for position, answer in found if position not in errors}, errors
+
+    def _record(
+        self,
+        service: Service,
+        row: _Row,
+        answer: Reply | None,
+        rung: str,
+        error: FlyballError | None,
+        size: int,
+        batch: FeatureBatch | None,
+    ) -> dict[str, Any]:
+        privacy = row.served.privacy
+        return {
+            "id": row.id,
+            "service": service.name,
+            "version": row.route.version,
+            "arm": row.route.arm,
+            "propensity": propensity(row.route),
+            "at": row.at,
+            "wall": self._wall(),
+            "latency_us": int((self._monotonic() - row.arrived) * 1_000_000),
+            "batch": size,
+            "key": None if row.key is None else privacy.hide(row.key, self._pii_key),
+            "inputs": privacy.hide(row.fields, self._pii_key),
+            "features": {},
+            "lsn": dict(batch.lsn) if batch is not None else {},
+            "known_through": dict(batch.known_through) if batch is not None else {},
+            "output": answer,
+            "rung": rung,
+            "feature_state": batch.state if batch is not None else "fresh",
+            "error": None if error is None else error_data(error),
+            "usage": {"rows": 1},
+            "cost": None,
+        }
+
+    def _infer_fields(self, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
+        served = service.main if version is None else service.find(version)
+        rows = oip.rows_of(given, served.manifest.inputs, service.plan.key)
+        outcomes = self.predict_many([Ask(service=service.name, rows=rows, version=version)])[0]
+        if isinstance(outcomes, FlyballError):
+            raise outcomes
+        replies: list[Reply] = []
+        for outcome in outcomes:
+            if isinstance(outcome, FlyballError):
+                raise outcome
+            replies.append(outcome)
+        if replies:
+            served = service.find(replies[0]["version"])
+        return served, oip.reply_tensors(replies)
+
+    def _infer_own(self, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
+        """A model of its own tensors: one prediction, and one record, for the request."""
+        row = self._rows(self._state, Ask(service=service.name, rows=[{}], version=version), 0)[0]
+        started = self._monotonic()
+        runtime = row.served.loaded.runtime
+        outputs: Tensors = {}
+        error: FlyballError | None = None
+        try:
+            check_tensors(row.served.manifest.tensors.inputs, given)
+            outputs = runtime.infer(given) if runtime is not None else {}
+        except InvalidError:
+            raise
+        except Exception as caught:
+            error = model_error(caught)
+        model_us = int((self._monotonic() - started) * 1_000_000)
+        row.served.timings.append(model_us)
+        self._observer.batch(service.name, row.served.ref, 1, model_us)
+        row.fields = {name: tensor_data(array) for name, array in given.items()}
+        answer = {"prediction": {name: tensor_data(array) for name, array in outputs.items()}}
+        rung = "model" if error is None else "error"
+        record = self._record(service, row, answer if error is None else None, rung, error, 1, None)
+        error = self._write([record], durable=service.plan.log == "durable") or error
+        self._count(service.name, row, error or {"rung": "model"})
+        if error is not None:
+            raise error
+        return row.served, outputs
+
+    def _write(self, records: list[dict[str, Any]], *, durable: bool) -> FlyballError | None:
+        """Log the records; an error means that nothing of them may be answered."""
+        if not records:
+            return None
+        try:
+            with self._lock:
+                self._log.write(records, durable=durable)
+        except Exception as error:
+            logger.exception("predictions could not be logged, so they are not answered")
+            return model_error(error)
+        return None
+
+    def _count(self, service: str, row: _Row, outcome: Outcome | None) -> None:
+        name = outcome.code if isinstance(outcome, FlyballError) else str((outcome or {}).get("rung", ""))
+        latency_us = int((self._monotonic() - row.arrived) * 1_000_000)
+        self._observer.replied(service, row.route.version, name, latency_us)
+
+
+def reply_data(outcome: Outcome) -> Reply:
+    """A row's outcome as it is sent."""
+    return {"error": outcome.to_data()} if isinstance(outcome, FlyballError) else outcome
+
+
+def _reply(
+    service: str, row: _Row, answer: Reply, rung: str, batch: FeatureBatch | None, values: list[float] | None
+) -> Reply:
+    reply = {
+        "prediction_id": row.id,
+        **answer,
+        "service": service,
+        "version": row.route.version,
+        "arm": row.route.arm,
+        "rung": rung,
+        "features": batch.state if batch is not None else "fresh",
+        "at": row.at,
+    }
+    if row.served.loaded.runtime is None and values is not None:
+        names = [spec.name for spec in row.served.manifest.features]
+        reply["values"] = {n: v if np.isfinite(v) else None for n, v in zip(names, values, strict=True)}
+    return reply

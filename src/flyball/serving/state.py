@@ -1,0 +1,129 @@
+"""What a worker serves at one moment: a plan and its loaded versions. It is replaced as a whole, never changed."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flyball.kernel.errors import FlyballError, NotFoundError, did_you_mean
+from flyball.serving.manifest import Manifest
+from flyball.serving.plan import EMPTY, Route, ServicePlan, ServingPlan
+from flyball.serving.ports import OpenRuntime
+from flyball.serving.records import Privacy
+from flyball.serving.versions import LoadedVersion, load_version
+
+logger = logging.getLogger(__name__)
+
+SLOW_US = 500  # a batch that takes longer holds up the event loop: it belongs on a thread
+TIMINGS = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """A version as one service serves it.
+
+    `ignored` are columns of the rows' source that a request may bring and the model does not read; `timings` are the
+    last batches' model times in microseconds.
+    """
+
+    ref: str
+    loaded: LoadedVersion
+    privacy: Privacy
+    ignored: frozenset[str] = frozenset()
+    timings: deque[int] = field(default_factory=lambda: deque(maxlen=TIMINGS))
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.loaded.manifest
+
+    @property
+    def slow(self) -> bool:
+        """Whether a batch takes too long for the event loop: always in another process, else by the last batches."""
+        if self.manifest.kind == "process":
+            return True
+        if len(self.timings) < 8:
+            return False
+        ordered = sorted(self.timings)
+        return ordered[(len(ordered) * 95) // 100] > SLOW_US
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    name: str
+    plan: ServicePlan
+    versions: Mapping[str, Served]  # by version reference: those routed to, and those kept warm of the same model
+
+    def find(self, number: str) -> Served:
+        """The version of a number or reference, such as `7` or `tip/7`."""
+        for ref, served in self.versions.items():
+            if number in (ref, ref.rpartition("/")[2]):
+                return served
+        raise NotFoundError(
+            f"service {self.name!r} has no version {number!r} loaded: {did_you_mean(number, self.versions)}",
+            code="version_not_found",
+        )
+
+    @property
+    def main(self) -> Served:
+        """The version with the most traffic: whose fields and tensors the service's metadata shows."""
+        route: Route = max(self.plan.routes, key=lambda route: route.weight)
+        return self.versions[route.version]
+
+    @property
+    def slow(self) -> bool:
+        return any(self.versions[route.version].slow for route in self.plan.routes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    plan: ServingPlan = EMPTY
+    services: Mapping[str, Service] = field(default_factory=dict)
+    loaded: Mapping[str, LoadedVersion] = field(default_factory=dict)  # by digest
+
+    def service(self, name: str) -> Service:
+        self.plan.service(name)
+        return self.services[name]
+
+
+def load(plan: ServingPlan, before: State, open_runtime: OpenRuntime) -> State:
+    """Load what a plan names beside what is served now, and reuse what both have.
+
+    A version that a service routes to and that does not load refuses the plan; one that is only kept warm is left out.
+    """
+    routed = {route.version for service in plan.services.values() for route in service.routes}
+    loaded: dict[str, LoadedVersion] = {}
+    for ref, version in plan.versions.items():
+        if version.digest in loaded:
+            continue
+        try:
+            known = before.loaded.get(version.digest)
+            loaded[version.digest] = known or load_version(Path(version.path), version.digest, open_runtime)
+        except FlyballError as error:
+            if ref in routed:
+                raise
+            logger.warning("a version is not kept warm", extra={"version": ref, "error": error.message})
+    services = {name: _service(name, service, plan, loaded, before) for name, service in plan.services.items()}
+    return State(plan=plan, services=services, loaded=loaded)
+
+
+def _service(
+    name: str, service: ServicePlan, plan: ServingPlan, loaded: Mapping[str, LoadedVersion], before: State
+) -> Service:
+    models = {route.version.rpartition("/")[0] for route in service.routes}
+    old = before.services.get(name)
+    versions: dict[str, Served] = {}
+    for ref, version in plan.versions.items():
+        if ref.rpartition("/")[0] not in models or version.digest not in loaded:
+            continue
+        found = loaded[version.digest]
+        privacy = Privacy.of(found.manifest, service.pii)
+        known = old.versions.get(ref) if old is not None else None
+        if known is not None and known.loaded is found and known.privacy == privacy:
+            versions[ref] = known
+        else:
+            columns = {c.name for s in found.manifest.sources if s.name == found.manifest.rows for c in s.columns}
+            versions[ref] = Served(ref=ref, loaded=found, privacy=privacy, ignored=frozenset(columns))
+    return Service(name=name, plan=service, versions=versions)
