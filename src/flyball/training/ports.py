@@ -44,7 +44,7 @@ class RunSpec(Spec, frozen=True, kw_only=True):
         bundle: digest of the training code, an artifact; empty where a function is handed in (`--inline`).
         horizon: what is read of each source; a source without one is read as far as the lake has it.
         at: domain time of the run; labels that are not mature at `at` are unknown.
-        params: handed to the user's function; `{"baseline": "without_windows"}` also trains and evaluates without views.
+        params: for the user's function; `{"baseline": "without_windows"}` also trains and evaluates without views.
         champion: version digest that is evaluated on the same held-out rows; empty: none.
         version, after: of a batch: the digest of the version that scores; rows with an LSN above `after` are scored.
         lake, artifacts: folders, relative to the state directory (two above the run directory).
