@@ -6,8 +6,8 @@ are joined by files and a stored identity alone, so a run outlives the process t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, Spec
 
@@ -216,18 +217,21 @@ class PackedModel(Protocol):
 Packer = Callable[[Any], PackedModel]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrainingRows:
-    """The rows of a training set, in time order: what `features.training_set.build` gives, as training sees it.
+class TrainingRows(Protocol):
+    """The rows of a training set: what `features.training_set.build` gives, as training sees it.
 
-    `X` is `(n, features)`, NaN for null and codes for categories; `y` is `(n,)`; `t` is microseconds.
+    `X` is `(n, features)`, NaN for null and codes for categories; `y` is `(n,)`; `t` is `(n,)` in microseconds.
     """
 
-    frame: Any
-    X: Matrix
-    y: npt.NDArray[np.float64]
-    t: npt.NDArray[np.int64]
-    features: tuple[str, ...]
-    categorical: tuple[str, ...] = ()
-    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    digest: str = ""
+    @property
+    def frame(self) -> pl.DataFrame: ...
+    @property
+    def X(self) -> Matrix: ...
+    @property
+    def y(self) -> npt.NDArray[Any]: ...
+    @property
+    def t(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def features(self) -> Sequence[str]: ...
+    @property
+    def digest(self) -> str: ...
