@@ -145,7 +145,7 @@ def matrix_to_pandas(matrix: Matrix, features: Sequence[str], categories: Mappin
         values = matrix[:, position]
         if name in categories:
             codes = np.where(np.isnan(values), -1, values).astype(np.int64)
-            columns[name] = pd.Categorical.from_codes(codes, categories=list(categories[name]))
+            columns[name] = pd.Categorical.from_codes(codes, categories=pd.Index(list(categories[name])))
         else:
             columns[name] = values
     return pd.DataFrame(columns)
