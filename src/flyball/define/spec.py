@@ -160,11 +160,15 @@ class AnyLabelSpec(Spec, frozen=True, kw_only=True):
 
 
 class LabelSpec(Spec, frozen=True, kw_only=True):
-    """Exactly one of `expr` (over the row itself) and `any` is set. `matures`: how long after the row it is certain."""
+    """Exactly one of `expr` (over the row itself) and `any` is set. `matures`: how long after the row it is certain.
+
+    `given` names the columns of `expr` that are known when a prediction is asked for, and may be features.
+    """
 
     expr: ExprData | None = None
     any: AnyLabelSpec | None = None
     matures: int = 0
+    given: tuple[str, ...] = ()
 
 
 class TaskSpec(Spec, frozen=True, kw_only=True):
@@ -180,11 +184,17 @@ class SplitSpec(Spec, frozen=True, kw_only=True):
 
 
 class ModelSpec(Spec, frozen=True, kw_only=True):
-    """A trained model (`module` and `function` name the training function) or a pretrained file (`pretrained`)."""
+    """A trained model (`module` and `function` name the training function), a pretrained file (`pretrained`), one that
+    is served elsewhere (`external`), or, with none of these, features alone.
+
+    `rows` names the source, or the request, whose columns a request brings; `request` are the columns that no source
+    has, under that name.
+    """
 
     name: str
     task: TaskSpec | None = None
     rows: str = ""
+    request: tuple[ColumnSpec, ...] = ()
     label: LabelSpec | None = None
     features: tuple[FeatureSpec, ...] = ()
     split: SplitSpec = SplitSpec()
