@@ -139,7 +139,7 @@ def test_a_pretrained_file_becomes_a_version_without_a_run(tmp_path: Path) -> No
 
 def test_a_service_with_features_and_no_model_has_a_version(tmp_path: Path) -> None:
     version = features_only(MODEL, PROJECT, tmp_path / "v")
-    assert version.manifest["runtime"] == {"kind": "none"}
+    assert version.manifest["runtime"] == {"kind": ""}
     assert versions.read(version.path) == version
 
 

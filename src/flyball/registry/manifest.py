@@ -77,6 +77,7 @@ def choose_samples(matrix: Matrix, model: ModelSpec, project: ProjectSpec, *, li
 def pii_numbers(model: ModelSpec, project: ProjectSpec) -> list[int]:
     """Positions of the features without declared categories that read a pii column of the row itself."""
     pii = {(s.name, c.name) for s in project.sources for c in s.columns if c.pii}
+    pii |= {(model.rows, c.name) for c in model.request if c.pii}
     return [
         position
         for position, feature in enumerate(model.features)
@@ -125,13 +126,12 @@ def sources_of(model: ModelSpec, project: ProjectSpec) -> list[SourceSpec]:
 def request_columns(model: ModelSpec, project: ProjectSpec) -> list[ColumnSpec]:
     """The columns of the rows that a request must bring: read by features, or keys under which views are looked up."""
     source = next((s for s in project.sources if s.name == model.rows), None)
-    if source is None:
-        return []
+    declared = (*(source.columns if source is not None else ()), *model.request)
     used: set[str] = set()
     for feature in model.features:
-        used |= columns_of(feature.expr, source.name)
+        used |= columns_of(feature.expr, model.rows)
         used |= {name for leaf in leaves(feature.expr) if leaf[0] == "view" for name in leaf[3]}
-    return [column for column in source.columns if column.name in used]
+    return [column for column in declared if column.name in used]
 
 
 def matrix_signature(inputs: Inputs) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def pretrained(model: ModelSpec, project: ProjectSpec, data: bytes, folder: Path
 def features_only(model: ModelSpec, project: ProjectSpec, folder: Path) -> Version:
     """Write a version without a model as `folder`: a service with it answers with its features."""
     body = _body(model, project) | {
-        "runtime": {"kind": "none"},
+        "runtime": {"kind": ""},
         "signature": {"inputs": [], "outputs": []},
         "environment": manifest.environment(()),
     }
