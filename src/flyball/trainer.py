@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from flyball.kernel.files import FileLock, read_document, write_document
 from flyball.loop.execution import BatchRows, Rooms, Scorer, TrainFunction, execute
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.training.failure import failure
-from flyball.training.ports import ERROR_FORMAT, SPEC_FORMAT, Matrix, RunSpec, Score, TrainingRows, run_spec_from_data
+from flyball.training.ports import ERROR_FORMAT, SPEC_FORMAT, RunSpec, TrainingRows, run_spec_from_data
 from flyball.training.secrecy import Mask
 
 
@@ -91,12 +91,13 @@ def _home(function: TrainFunction | None, spec: RunSpec) -> Path:
 def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
     """The real rooms, on the lake of the state directory two above the run's. What is heavy is imported here, late."""
     from flyball.define.metrics import metrics_of
+    from flyball.engines.runtimes.onnx import score_matrix
     from flyball.features import training_set
     from flyball.serving.trees import predict_text
     from flyball.storage.lake import DeltaLake
 
     lake = DeltaLake(run_dir.parent.parent / spec.lake)
-    reader = LakeEvents(lake)
+    reader = LakeEvents(lake, spec.project, {source: horizon.lsn for source, horizon in spec.horizon.items()})
 
     def training_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> TrainingRows:
         rows: TrainingRows = training_set.build(model, project, reader, horizon=spec.horizon, at=spec.at)
@@ -111,25 +112,44 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         metrics=metrics_of,
         scorer=_open_version,
         trees=predict_text,
-        onnx=_run_onnx,
+        onnx=lambda data, matrix: score_matrix(data, matrix, spec.model.task),
         artifact=LocalArtifacts(run_dir.parent.parent / spec.artifacts).get,
         append=lambda table, frame, app_id, version: lake.append(table, frame, app_id=app_id, version=version),
     )
 
 
 class EventTables(Protocol):
-    def read(self, table: str, columns: list[str], *, through_lsn: int | None = None) -> pl.DataFrame: ...
+    """The part of the lake that a run reads events from."""
+
+    def types(self, table: str) -> Mapping[str, Any]:
+        """Empty where there is no such table."""
+        ...
+
+    def read(self, table: str, columns: Sequence[str] | None = None, *, through_lsn: int | None = None) -> pl.DataFrame:
+        """A physical frame in LSN order."""
+        ...
 
 
 class LakeEvents:
-    """`features.ports.EventReader` on the lake: physical frames with the columns that every event has."""
+    """`features.ports.EventReader` on the lake, never beyond a horizon: {source: last LSN}."""
 
-    def __init__(self, lake: EventTables) -> None:
+    def __init__(self, lake: EventTables, project: ProjectSpec, horizon: Mapping[str, int]) -> None:
         self._lake = lake
+        self._project = project
+        self._horizon = horizon
 
-    def events(self, source: str, columns: list[str], *, through_lsn: int | None = None) -> pl.DataFrame:
-        names = list(dict.fromkeys([*columns, "_event_time", "_known_at", "_lsn", "_key"]))
-        return self._lake.read(source, names, through_lsn=through_lsn)
+    def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
+        from flyball.ingest.frames import SYSTEM_COLUMNS, physical_schema
+
+        schema = physical_schema(self._project.source(source))
+        names = list(schema) if columns is None else list(dict.fromkeys([*columns, *SYSTEM_COLUMNS]))
+        present = self._lake.types(source)
+        if not present:  # nothing was ever ingested
+            return pl.DataFrame(schema={name: schema[name] for name in names})
+        ends = [end for end in (through_lsn, self._horizon.get(source)) if end is not None]
+        frame = self._lake.read(source, [n for n in names if n in present], through_lsn=min(ends, default=None))
+        late = [pl.lit(None, dtype=schema[name]).alias(name) for name in names if name not in present]
+        return frame.with_columns(late).select(names)  # a column that was declared later is null in earlier events
 
 
 @contextlib.contextmanager
@@ -145,27 +165,6 @@ def _open_version(folder: Path, digest: str) -> Iterator[Scorer]:
         yield loaded.runtime
     finally:
         loaded.runtime.close()
-
-
-def _run_onnx(data: bytes, matrix: Matrix) -> Score:
-    """Score with a model that is in no version yet, through the runtime that will serve it."""
-    import tempfile
-
-    from flyball.engines.runtimes import open_runtime
-    from flyball.registry import graphs
-    from flyball.serving.manifest import manifest_from_data
-
-    tensors = graphs.signature(data).to_data()
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / graphs.FILE).write_bytes(data)
-        runtime_data = {"kind": "onnx", "file": graphs.FILE, "input": "matrix", "tensors": tensors}
-        features = [{"name": f"x{i}", "expr": ["lit", 0.0]} for i in range(matrix.shape[1])]
-        described = {"model": "", "features": features, "runtime": runtime_data, "signature": tensors}
-        runtime = open_runtime("onnx", Path(folder), manifest_from_data(described))
-        try:
-            return runtime.predict(matrix)
-        finally:
-            runtime.close()
 
 
 if __name__ == "__main__":

@@ -15,14 +15,22 @@ from flyball.registry.ports import Matrix, Score
 from tests.registry.models import ROWS, inputs
 
 
-def linear(columns: int, dtype: str = "FLOAT", batch: Any = "rows") -> Any:
-    """`sigmoid(X @ w)`."""
+def linear(columns: int, dtype: str = "FLOAT", batch: Any = "rows", null: float | None = None) -> Any:
+    """`sigmoid(X @ w)`; with `null`, that number in place of NaN."""
     from onnx import TensorProto, helper
 
     kind = getattr(TensorProto, dtype)
     weights = helper.make_tensor("w", kind, [columns, 1], [0.01] * columns)
-    nodes = [
-        helper.make_node("MatMul", ["X", "w"], ["z"]),
+    constants = [weights]
+    nodes = []
+    if null is not None:
+        constants.append(helper.make_tensor("null", kind, [], [null]))
+        nodes = [
+            helper.make_node("IsNaN", ["X"], ["missing"]),
+            helper.make_node("Where", ["missing", "null", "X"], ["known"]),
+        ]
+    nodes += [
+        helper.make_node("MatMul", ["X" if null is None else "known", "w"], ["z"]),
         helper.make_node("Sigmoid", ["z"], ["score"]),
     ]
     graph = helper.make_graph(
@@ -30,7 +38,7 @@ def linear(columns: int, dtype: str = "FLOAT", batch: Any = "rows") -> Any:
         "linear",
         [helper.make_tensor_value_info("X", kind, [batch, columns])],
         [helper.make_tensor_value_info("score", kind, [batch, 1])],
-        [weights],
+        constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
