@@ -1,1 +1,171 @@
-"""Composition root of one run: a run directory in, a result file out."""
+"""Composition root of one run: a run directory in, `result.json` or `error.json` out.
+
+`python -m flyball.trainer RUN_DIR` executes `spec.json` of the directory in this process; `run_inline` does the same in
+the foreground. A run that was killed leaves nothing that counts: executing its directory again does it all once more,
+and executing a finished one does nothing. No database is used; what is read is the lake as far as the spec's horizon.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+
+from flyball.define.spec import ModelSpec, ProjectSpec
+from flyball.engines.local import record_identity
+from flyball.kernel.errors import ConflictError, InvalidError
+from flyball.kernel.files import FileLock, read_document, write_document
+from flyball.loop.execution import BatchRows, Rooms, Scorer, TrainFunction, execute
+from flyball.storage.artifacts import LocalArtifacts
+from flyball.training.failure import failure
+from flyball.training.ports import ERROR_FORMAT, SPEC_FORMAT, RunSpec, TrainingRows, run_spec_from_data
+from flyball.training.secrecy import Mask
+
+
+def main(arguments: list[str]) -> int:
+    """Execute one run directory; the exit status is 0 where `result.json` was written, now or before."""
+    run_dir = Path(arguments[0]).absolute()
+    try:
+        lock = FileLock(run_dir / "run.lock", "the run")
+    except ConflictError as error:  # another process executes it: what it leaves behind is its own
+        sys.stderr.write(f"{error}\n")
+        return 4
+    try:
+        record_identity(run_dir)
+        if (run_dir / "result.json").exists():
+            return 0
+        spec = run_spec_from_data(read_document(run_dir / "spec.json", SPEC_FORMAT))
+        mask = Mask.of(spec.project.secrets, os.environ)
+        try:
+            execute(spec, run_dir, rooms(spec, run_dir), mask, foreground=False)
+        except BaseException as error:
+            write_document(run_dir / "error.json", ERROR_FORMAT, failure(error, run_dir / "code", mask))
+            sys.stderr.write(mask("".join(traceback.format_exception(error))))
+            return 1
+        return 0
+    finally:
+        lock.release()
+
+
+def run_inline(
+    spec: RunSpec,
+    run_dir: Path,
+    *,
+    function: TrainFunction | None = None,
+    using: Rooms | None = None,
+) -> dict[str, Any]:
+    """Execute a run in the foreground and return its result; what the user's code raises passes through.
+
+    `function` is called where it is given, so that breakpoints in the user's own file hold; else that of the bundle;
+    without a bundle, the one that `spec.model.module` imports.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_document(run_dir / "spec.json", SPEC_FORMAT, spec.to_data())
+    mask = Mask.of(spec.project.secrets, os.environ)
+    lock = FileLock(run_dir / "run.lock", "the run")
+    try:
+        record_identity(run_dir)
+        return execute(spec, run_dir, using or rooms(spec, run_dir), mask, foreground=True, function=function)
+    except BaseException as error:
+        code = run_dir / "code" if function is None and spec.bundle else _home(function, spec)
+        write_document(run_dir / "error.json", ERROR_FORMAT, failure(error, code, mask))
+        raise
+    finally:
+        lock.release()
+
+
+def _home(function: TrainFunction | None, spec: RunSpec) -> Path:
+    """The folder of a function that no bundle holds."""
+    plain = getattr(function, "function", function)
+    file = getattr(getattr(plain, "__code__", None), "co_filename", "")
+    module = sys.modules.get(spec.model.module)
+    return Path(file or getattr(module, "__file__", None) or ".").parent
+
+
+def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
+    """The real rooms, on the lake of the state directory two above the run's. What is heavy is imported here, late."""
+    from flyball.define.metrics import metrics_of
+    from flyball.engines.runtimes.onnx import score_matrix
+    from flyball.features import training_set
+    from flyball.serving.trees import predict_text
+    from flyball.storage.lake import DeltaLake
+
+    lake = DeltaLake(run_dir.parent.parent / spec.lake)
+    reader = LakeEvents(lake, spec.project, {source: horizon.lsn for source, horizon in spec.horizon.items()})
+
+    def training_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> TrainingRows:
+        rows: TrainingRows = training_set.build(model, project, reader, horizon=spec.horizon, at=spec.at)
+        return rows
+
+    def batch_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec, after: int) -> BatchRows:
+        return training_set.rows_to_score(model, project, reader, horizon=spec.horizon, at=spec.at, after=after)
+
+    return Rooms(
+        training_rows=training_rows,
+        batch_rows=batch_rows,
+        metrics=metrics_of,
+        scorer=_open_version,
+        trees=predict_text,
+        onnx=lambda data, matrix: score_matrix(data, matrix, spec.model.task),
+        artifact=LocalArtifacts(run_dir.parent.parent / spec.artifacts).get,
+        append=lambda table, frame, app_id, version: lake.append(table, frame, app_id=app_id, version=version),
+    )
+
+
+class EventTables(Protocol):
+    """The part of the lake that a run reads events from."""
+
+    def types(self, table: str) -> Mapping[str, Any]:
+        """Empty where there is no such table."""
+        ...
+
+    def read(self, table: str, columns: Sequence[str] | None = None, *, through_lsn: int | None = None) -> pl.DataFrame:
+        """A physical frame in LSN order."""
+        ...
+
+
+class LakeEvents:
+    """`features.ports.EventReader` on the lake, never beyond a horizon: {source: last LSN}."""
+
+    def __init__(self, lake: EventTables, project: ProjectSpec, horizon: Mapping[str, int]) -> None:
+        self._lake = lake
+        self._project = project
+        self._horizon = horizon
+
+    def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
+        from flyball.ingest.frames import SYSTEM_COLUMNS, physical_schema
+
+        schema = physical_schema(self._project.source(source))
+        names = list(schema) if columns is None else list(dict.fromkeys([*columns, *SYSTEM_COLUMNS]))
+        present = self._lake.types(source)
+        if not present:  # nothing was ever ingested
+            return pl.DataFrame(schema={name: schema[name] for name in names})
+        ends = [end for end in (through_lsn, self._horizon.get(source)) if end is not None]
+        frame = self._lake.read(source, [n for n in names if n in present], through_lsn=min(ends, default=None))
+        late = [pl.lit(None, dtype=schema[name]).alias(name) for name in names if name not in present]
+        return frame.with_columns(late).select(names)  # a column that was declared later is null in earlier events
+
+
+@contextlib.contextmanager
+def _open_version(folder: Path, digest: str) -> Iterator[Scorer]:
+    """The runtime of a version, opened as a worker opens it: every file and the samples checked."""
+    from flyball.engines.runtimes import open_runtime
+    from flyball.serving.versions import load_version
+
+    loaded = load_version(folder, digest, open_runtime)
+    if loaded.runtime is None:
+        raise InvalidError(f"the version {digest[:12]} has no model", code="no_model")
+    try:
+        yield loaded.runtime
+    finally:
+        loaded.runtime.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
