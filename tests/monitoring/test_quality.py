@@ -12,7 +12,7 @@ import pytest
 from flyball.define.spec import AnyLabelSpec, ColumnSpec, LabelSpec, SourceSpec, TaskSpec
 from flyball.kernel.times import DAY, HOUR
 from flyball.monitoring.ports import QualityPeriod
-from flyball.monitoring.quality import QualityRule, quality_drop, score, with_labels
+from flyball.monitoring.quality import Labelling, QualityRule, quality_drop, score, with_labels
 
 TRIPS = SourceSpec(
     name="Trips",
@@ -26,7 +26,7 @@ RULE = QualityRule(min_labels=2, min_of_each=1)
 
 
 class Labels:
-    def __init__(self, events: dict[str, pl.DataFrame], feedback: dict[str, str] | None = None) -> None:
+    def __init__(self, events: dict[str, pl.DataFrame], feedback: dict[str, float] | None = None) -> None:
         self._events = events
         self._feedback = feedback or {}
 
@@ -36,7 +36,7 @@ class Labels:
 
     def feedback(self, start: int) -> pl.DataFrame:
         items = {"prediction_id": list(self._feedback), "label": list(self._feedback.values())}
-        return pl.DataFrame(items, schema={"prediction_id": pl.String, "label": pl.String})
+        return pl.DataFrame(items, schema={"prediction_id": pl.String, "label": pl.Float64})
 
 
 def tipped(expr: list[Any], source: SourceSpec, events: pl.DataFrame) -> list[Any]:
@@ -44,7 +44,7 @@ def tipped(expr: list[Any], source: SourceSpec, events: pl.DataFrame) -> list[An
     return [None if tips is None else tips > 1 for tips in events["tips"].to_list()]
 
 
-def accuracy(task: TaskSpec, y: npt.NDArray[Any], values: npt.NDArray[np.float64]) -> dict[str, float]:
+def accuracy(task: TaskSpec, y: npt.NDArray[Any], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
     return {"accuracy": float(((values > 0.5) == (y > 0.5)).mean())}
 
 
@@ -55,13 +55,19 @@ def predictions(*at: int) -> pl.DataFrame:
             "version": ["tip/1"] * len(at),
             "at": list(at),
             "key": [f'{{"id": "{n}"}}' for n in range(len(at))],
+            "inputs": ["{}"] * len(at),
             "score": [0.9] * len(at),
         }
     )
 
 
-def labelled(rows: pl.DataFrame, label: LabelSpec, reader: Labels, now: int) -> pl.DataFrame:
-    return with_labels(rows, label, TRIPS, CHARGEBACKS, reader, tipped, start=0, end=10 * DAY, now=now)
+def labelled(
+    rows: pl.DataFrame, label: LabelSpec, reader: Labels, now: int, source: SourceSpec = TRIPS
+) -> pl.DataFrame:
+    by = Labelling(
+        label=label, rows=source, other=CHARGEBACKS, reader=reader, evaluate=tipped, seal=lambda v: f"pii:{v}"
+    )
+    return with_labels(rows, by, start=0, end=10 * DAY, now=now)
 
 
 def test_a_label_is_found_by_the_key_of_its_own_event() -> None:
@@ -75,7 +81,7 @@ def test_a_label_is_found_by_the_key_of_its_own_event() -> None:
 def test_a_label_sent_for_a_prediction_goes_before_what_is_found_by_key() -> None:
     trips = pl.DataFrame({"id": ["0"], "tips": [0.0], "_event_time": [1]})
     label = LabelSpec(expr=["gt", ["col", "Trips", "tips"], ["lit", 1]])
-    found = labelled(predictions(1, 2), label, Labels({"Trips": trips}, {"pred_0": "true", "pred_1": "0"}), now=9)
+    found = labelled(predictions(1, 2), label, Labels({"Trips": trips}, {"pred_0": 1.0, "pred_1": 0.0}), now=9)
     assert found["y"].to_list() == [1.0, 0.0]
 
 
@@ -90,6 +96,37 @@ def test_an_event_of_another_source_is_positive_at_once_and_negative_only_after_
     late = labelled(rows, label, reader, now=4 * DAY)
     assert late["y"].to_list() == [1.0, 0.0, 0.0]  # the event on the third day came after the window
     assert late["mature"].all()
+
+
+def test_a_key_that_is_personal_is_compared_as_it_was_sealed() -> None:
+    personal = SourceSpec(
+        name="Trips",
+        columns=(ColumnSpec(name="id", type="string", pii=True), ColumnSpec(name="tips", type="float")),
+        event_time="at",
+        key=("id",),
+    )
+    rows = predictions(1).with_columns(key=pl.lit('{"id": "pii:7"}'))
+    trips = pl.DataFrame({"id": ["7"], "tips": [2.0], "_event_time": [1]})
+    label = LabelSpec(expr=["gt", ["col", "Trips", "tips"], ["lit", 1]])
+    assert labelled(rows, label, Labels({"Trips": trips}), now=9, source=personal)["y"].to_list() == [1.0]
+    rows = predictions(1).with_columns(key=pl.lit(None, pl.String), inputs=pl.lit('{"id": "pii:7"}'))
+    events = pl.DataFrame({"payment": ["7"], "_event_time": [2]})
+    other = LabelSpec(any=AnyLabelSpec(source="Chargebacks", on="payment", rows_on="id", within=DAY))
+    assert labelled(rows, other, Labels({"Chargebacks": events}), now=9, source=personal)["y"].to_list() == [1.0]
+
+
+def test_classes_are_scored_by_their_position() -> None:
+    task = TaskSpec(kind="multiclass", classes=("a", "b"))
+    rows = predictions(1, 2, 3).with_columns(
+        y=pl.Series(["a", "b", "unheard of"]),
+        mature=pl.lit(True),
+        score=pl.Series([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]),
+    )
+
+    def best(task: TaskSpec, y: npt.NDArray[Any], values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+        return {"accuracy": float((values.argmax(axis=1) == y).mean()), "log_loss": None}
+
+    assert score(rows, service="tip", task=task, metric="accuracy", metrics=best, rule=RULE)[0].value == 1.0
 
 
 def test_only_mature_labels_are_scored_per_version_and_period() -> None:

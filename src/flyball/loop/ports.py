@@ -244,14 +244,6 @@ class Plans(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gate:
-    """The verdict on a version: released by itself only where it passed."""
-
-    passed: bool
-    reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class NewVersion:
     """A version directory that was sealed: `digest` names it below `artifacts/versions`."""
 
@@ -268,10 +260,8 @@ class Packages(Protocol):
 
     def path(self, digest: str) -> Path: ...
 
-    def adopt(self, run_dir: Path) -> NewVersion:
-        """Seal the version that a run left in its directory and move it in place. Idempotent."""
+    def adopt(self, folder: Path) -> NewVersion:
+        """Verify the version that a run left in `folder` and put a copy in place. Idempotent."""
 
-    def pretrained(self, model: ModelSpec, project: ProjectSpec, *, at: int) -> NewVersion:
+    def pretrained(self, model: ModelSpec, project: ProjectSpec) -> NewVersion:
         """Make a version of a pretrained file, or of a model without one (features only). Idempotent."""
-
-    def gate(self, manifest: dict[str, Any], metrics: dict[str, Any], champion: dict[str, Any] | None) -> Gate: ...

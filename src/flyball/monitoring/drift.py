@@ -127,3 +127,13 @@ def judge(
 def newest(reports: Sequence[DriftReport]) -> DriftReport | None:
     """The newest period with enough rows to say something; it may still be filling."""
     return max((report for report in reports if report.enough), key=lambda report: report.start, default=None)
+
+
+def binned_features(profile: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Binned]:
+    """The features' counts in the bins of a profile, as `monitoring.profile` lays them out (nulls first)."""
+    features: Mapping[str, Sequence[float]] = counts.get("features") or {}
+    return {
+        name: Binned(counts=tuple(features[name][1:]), nulls=features[name][0], categorical=bins["kind"] == "category")
+        for name, bins in (profile.get("features") or {}).items()
+        if name in features
+    }

@@ -79,8 +79,8 @@ class PredictionReader(Protocol):
     """Predictions in the lake, after the collector brought them there."""
 
     def between(self, service: str, start: int, end: int) -> pl.DataFrame:
-        """Predictions with `start <= at < end`: `id`, `version`, `at` (Int64), `key` (String, JSON), `score`
-        (Float64, or a list of them for multi-class)."""
+        """Predictions with `start <= at < end`: `id`, `version`, `at` (Int64), `key` and `inputs` (String,
+        JSON), `score` (Float64, or a list of them for multi-class; null where the model gave none)."""
 
     def find(self, prediction: str) -> dict[str, Any] | None:
         """One record as it was logged, or None."""
@@ -93,4 +93,4 @@ class LabelReader(Protocol):
         """Events with `start <= event_time < end`: the named columns, `_event_time`, `_known_at`, `_lsn`."""
 
     def feedback(self, start: int) -> pl.DataFrame:
-        """Labels sent for a prediction since `start` (domain time): `prediction_id`, `label` (String, JSON)."""
+        """Labels sent for a prediction since `start` (domain time): `prediction_id`, `label` (Float64)."""

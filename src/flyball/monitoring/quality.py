@@ -8,7 +8,7 @@ the window has passed, so only mature predictions are scored: else positives wou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,8 @@ from flyball.define.task import higher_is_better
 from flyball.kernel.times import DAY
 from flyball.monitoring.ports import LabelReader, QualityPeriod
 
-Metrics = Callable[[TaskSpec, npt.NDArray[Any], npt.NDArray[np.float64]], dict[str, float]]
+Metrics = Callable[[TaskSpec, npt.NDArray[np.float64], npt.NDArray[np.float64]], Mapping[str, float | None]]
+Seal = Callable[[Any], Any]  # what a pii value is in a prediction's record
 
 
 class Evaluate(Protocol):
@@ -46,102 +47,96 @@ def maturity(label: LabelSpec) -> int:
     return max(label.matures, label.any.within if label.any is not None else 0)
 
 
-def with_labels(
-    predictions: pl.DataFrame,
-    label: LabelSpec,
-    rows: SourceSpec | None,
-    other: SourceSpec | None,
-    reader: LabelReader,
-    evaluate: Evaluate,
-    *,
-    start: int,
-    end: int,
-    now: int,
-) -> pl.DataFrame:
-    """Predictions of `start <= at < end` with `y` (object-typed as its kind; null: unknown) and `mature`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labelling:
+    """How the labels of a model are found.
+
+    Args:
+        rows: the source of the rows; None where requests come from none.
+        other: the source of an `any` label.
+        seal: what a value of a pii column is in a prediction's record.
+    """
+
+    label: LabelSpec
+    rows: SourceSpec | None
+    other: SourceSpec | None
+    reader: LabelReader
+    evaluate: Evaluate
+    seal: Seal
+
+    def sealed(self, column: str, value: Any) -> Any:
+        pii = self.rows is not None and any(c.name == column and c.pii for c in self.rows.columns)
+        return self.seal(value) if pii and value is not None else value
+
+
+def with_labels(predictions: pl.DataFrame, by: Labelling, *, start: int, end: int, now: int) -> pl.DataFrame:
+    """Predictions of `start <= at < end` with `y` (a number or a class; null: unknown) and `mature`.
 
     Feedback by `prediction_id` goes before what is found by key.
     """
-    certain = maturity(label)
-    found: list[Any] = [None] * len(predictions)
-    keys = [json.loads(key) if key else {} for key in predictions["key"].to_list()]
     at = predictions["at"].to_list()
-    if label.any is not None and other is not None:
-        found = _any_labels(label.any, other, keys, at, reader, evaluate, start, end, now)
-    elif label.expr is not None and rows is not None and rows.key:
-        found = _row_labels(label.expr, rows, keys, reader, evaluate, start, end, now)
-    sent = dict(reader.feedback(start).select("prediction_id", "label").iter_rows())
-    for i, prediction in enumerate(predictions["id"].to_list()):
-        if prediction in sent:
-            found[i] = _sent(sent[prediction])
-    mature = [t + certain <= now for t in at]
-    y = pl.Series("y", [_plain(value) for value in found], strict=False)
-    return predictions.with_columns(y, pl.Series("mature", mature, dtype=pl.Boolean))
+    found: list[Any] = [None] * len(predictions)
+    if by.label.any is not None and by.other is not None:
+        found = _any_labels(predictions, by.label.any, by, start, end, now)
+    elif by.label.expr is not None and by.rows is not None and by.rows.key:
+        found = _row_labels(predictions, by.label.expr, by.rows, by, start, end, now)
+    sent = dict(by.reader.feedback(start).select("prediction_id", "label").iter_rows())
+    found = [sent.get(prediction, known) for prediction, known in zip(predictions["id"], found, strict=True)]
+    certain = maturity(by.label)
+    y = pl.Series("y", [float(v) if isinstance(v, bool | int) else v for v in found], strict=False)
+    return predictions.with_columns(y, pl.Series("mature", [t + certain <= now for t in at], dtype=pl.Boolean))
 
 
 def _row_labels(
-    expr: ExprData,
-    rows: SourceSpec,
-    keys: list[dict[str, Any]],
-    reader: LabelReader,
-    evaluate: Evaluate,
-    start: int,
-    end: int,
-    now: int,
+    predictions: pl.DataFrame, expr: ExprData, rows: SourceSpec, by: Labelling, start: int, end: int, now: int
 ) -> list[Any]:
     """The label of each prediction's own event, found by the source's key; a day either side bridges the clocks."""
     columns = sorted(columns_of(expr, rows.name) | set(rows.key))
-    events = reader.events(rows.name, columns, start - DAY, min(end + DAY, now + 1))
+    events = by.reader.events(rows.name, columns, start - DAY, min(end + DAY, now + 1))
     if events.is_empty():
-        return [None] * len(keys)
-    values = evaluate(expr, rows, events)
-    by_key = dict(zip(events.select(rows.key).iter_rows(), values, strict=True))
-    return [by_key.get(tuple(key.get(name) for name in rows.key)) for key in keys]
+        return [None] * len(predictions)
+    keys = [
+        tuple(by.sealed(name, value) for name, value in zip(rows.key, event, strict=True))
+        for event in events.select(rows.key).iter_rows()
+    ]
+    by_key = dict(zip(keys, by.evaluate(expr, rows, events), strict=True))
+    asked = [json.loads(key) if key else {} for key in predictions["key"]]
+    return [by_key.get(tuple(key.get(name) for name in rows.key)) for key in asked]
 
 
 def _any_labels(
-    label: AnyLabelSpec,
-    source: SourceSpec,
-    keys: list[dict[str, Any]],
-    at: list[int],
-    reader: LabelReader,
-    evaluate: Evaluate,
-    start: int,
-    end: int,
-    now: int,
+    predictions: pl.DataFrame, label: AnyLabelSpec, by: Labelling, start: int, end: int, now: int
 ) -> list[Any]:
     """True where the other source has an event in the window; false once the window has passed; else unknown."""
-    extra = columns_of(label.where, source.name) if label.where is not None else set()
-    events = reader.events(source.name, sorted({label.on} | extra), start, min(end + label.within, now) + 1)
+    assert by.other is not None  # the caller looked
+    extra = columns_of(label.where, by.other.name) if label.where is not None else set()
+    events = by.reader.events(by.other.name, sorted({label.on} | extra), start, min(end + label.within, now) + 1)
     if label.where is not None and not events.is_empty():
-        keep = [value is not None and bool(value) for value in evaluate(label.where, source, events)]
+        keep = [value is not None and bool(value) for value in by.evaluate(label.where, by.other, events)]
         events = events.filter(pl.Series(keep, dtype=pl.Boolean))
     times: dict[Any, list[int]] = {}
     for value, time in events.select(label.on, "_event_time").iter_rows():
-        times.setdefault(value, []).append(time)
+        times.setdefault(by.sealed(label.rows_on, value), []).append(time)
     found: list[Any] = []
-    for key, t in zip(keys, at, strict=True):
-        if label.rows_on not in key:
+    for value, t in zip(_request_values(predictions, label.rows_on), predictions["at"].to_list(), strict=True):
+        if value is None:
             found.append(None)
-        elif any(t <= time <= t + label.within for time in times.get(key[label.rows_on], ())):
+        elif any(t <= time <= t + label.within for time in times.get(value, ())):
             found.append(True)
         else:
             found.append(False if t + label.within <= now else None)
     return found
 
 
-def _sent(text: Any) -> Any:
-    """A label as it was sent: JSON text, or text that is none."""
-    if not isinstance(text, str):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, bool | int) else value
+def _request_values(predictions: pl.DataFrame, column: str) -> list[Any]:
+    """A field of each request, from its key or else from its inputs."""
+    values = []
+    for key, inputs in predictions.select("key", "inputs").iter_rows():
+        known = json.loads(key) if key else {}
+        if column not in known:
+            known = json.loads(inputs) if inputs else {}
+        values.append(known.get(column))
+    return values
 
 
 def score(
@@ -175,15 +170,17 @@ def score(
 
 
 def _metric(known: pl.DataFrame, task: TaskSpec, metric: str, metrics: Metrics, rule: QualityRule) -> float | None:
+    if known["y"].dtype == pl.String:  # classes by name
+        known = known.filter(pl.col("y").is_in(task.classes))
+        known = known.with_columns(y=pl.Series([float(task.classes.index(name)) for name in known["y"]]))
     if known.is_empty():
         return None
     y = known["y"].to_numpy()
     if task.kind == "binary":
         positives = int((y > 0.5).sum())
-        if min(positives, len(y) - positives) < min(rule.min_of_each, len(y)):
+        if min(positives, len(y) - positives) < rule.min_of_each:
             return None
-    values = np.asarray(known["score"].to_list(), dtype=np.float64)
-    value = metrics(task, y, values).get(metric)
+    value = metrics(task, y, np.asarray(known["score"].to_list(), dtype=np.float64)).get(metric)
     return None if value is None or not np.isfinite(value) else float(value)
 
 

@@ -17,7 +17,14 @@ from flyball.loop.records import TABLE
 FEEDBACK = "flyball_feedback"
 NOT_THE_MODEL = ("default", "older", "older_version")  # rungs whose replies say nothing about the version
 
-_PREDICTION = {"id": pl.String, "version": pl.String, "at": pl.Int64, "key": pl.String, "score": pl.Float64}
+_PREDICTION: dict[str, Any] = {
+    "id": pl.String,
+    "version": pl.String,
+    "at": pl.Int64,
+    "key": pl.String,
+    "inputs": pl.String,
+    "score": pl.Float64,
+}
 
 
 class Tables(Protocol):
@@ -42,7 +49,7 @@ class LakePredictions:
             self._lake.scan(TABLE)
             .filter(pl.col("service") == service, pl.col("rung").is_in(NOT_THE_MODEL).not_())
             .filter(pl.col("at") >= to_datetime(start), pl.col("at") < to_datetime(end))
-            .select("id", "version", pl.col("at").cast(pl.Int64), "key", "output")
+            .select("id", "version", pl.col("at").cast(pl.Int64), "key", "inputs", "output")
             .collect()
         )
         return rows.with_columns(_scores(rows["output"])).drop("output")
@@ -91,7 +98,7 @@ class LakeLabels:
     def feedback(self, start: int) -> pl.DataFrame:
         types = self._lake.types(FEEDBACK)
         if not types:
-            return pl.DataFrame(schema={"prediction_id": pl.String, "label": pl.String})
+            return pl.DataFrame(schema={"prediction_id": pl.String, "label": pl.Float64})
         rows = self._lake.scan(FEEDBACK).filter(pl.col("_event_time") >= _time(start, types["_event_time"]))
         return rows.sort("_lsn").select("prediction_id", "label").collect()
 
@@ -110,19 +117,19 @@ def evaluate_events(expr: ExprData, source: SourceSpec, events: pl.DataFrame) ->
 
 def _scores(output: pl.Series) -> pl.Series:
     """What was answered as a number; as a list of numbers where a model gives one for each class."""
-    numbers = output.cast(pl.Float64, strict=False).alias("score")
-    if numbers.null_count() == output.null_count():
+    numbers = output.str.json_path_match("$.score").cast(pl.Float64, strict=False).alias("score")
+    if not output.str.contains('"scores"').any() and numbers.null_count() == output.null_count():
         return numbers
-    return pl.Series("score", [_score(text) for text in output.to_list()], strict=False)
+    return pl.Series("score", [_score(text) for text in output], strict=False)
 
 
 def _score(text: str | None) -> Any:
     value = None if text is None else json.loads(text)
     if isinstance(value, dict):
-        value = next((value[name] for name in ("score", "scores", "probability", "value") if name in value), None)
-    if isinstance(value, list):
-        return [float(item) for item in value]
-    return None if value is None or isinstance(value, str) else float(value)
+        value = value.get("scores", value.get("score", value.get("prediction")))
+    if isinstance(value, dict):  # class → score, in the order of the task's classes
+        return [float(item) for item in value.values()]
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _time(at: int, dtype: pl.DataType) -> Any:
