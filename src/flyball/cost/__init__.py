@@ -1,0 +1,1 @@
+"""Meters, price book, ledger and budgets. Empty until usage is priced: prediction records already carry its slots."""

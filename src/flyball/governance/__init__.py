@@ -1,0 +1,1 @@
+"""Access, the chain of facts, privacy and documentation for compliance. Here so far: facts."""

@@ -1,0 +1,1 @@
+"""Replacing one version by another: full replacement, and canary by weight that aborts on errors."""

@@ -8,22 +8,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, MetaData, create_engine, event
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, event, insert, update
 
 METADATA = MetaData()
 
 
 def open_database(target: Path | str) -> Engine:
-    """An engine on a SQLite file, or on the database of a URL. Commits are durable when they return."""
+    """An engine on a SQLite file, or on the database of a URL. Commits are durable when they return.
+
+    On SQLite a transaction takes the write lock when it begins, so that one that reads and then writes never fails
+    half-way; a connection with the execution option `read_only=True` takes none and never waits for a writer.
+    """
     url = f"sqlite:///{target}" if isinstance(target, Path) else target
     engine = create_engine(url, connect_args={"timeout": 30} if url.startswith("sqlite") else {})
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")
         def _configure(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # the driver must not begin transactions of its own
             cursor = connection.cursor()
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 cursor.execute(f"PRAGMA {pragma}")
             cursor.close()
 
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            read_only = connection.get_execution_options().get("read_only", False)
+            connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
     return engine
+
+
+def upsert(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:
+    """Update the row with this key, or insert it; the caller's transaction keeps the two steps together."""
+    where = [table.c[name] == value for name, value in key.items()]
+    if values and connection.execute(update(table).where(*where).values(**values)).rowcount:
+        return
+    connection.execute(insert(table).values(**key, **values))
