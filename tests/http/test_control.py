@@ -34,6 +34,7 @@ def code_file(tmp_path: Path) -> Path:
 def client(core: FakeCore, code_file: Path) -> Iterator[httpx.Client]:
     shell = Shell(
         core=core,
+        status=core.status,
         tokens={token_digest("owner"): ("admin",), token_digest("pusher"): ("ingest",)},
         names={token_digest("owner"): "owner"},
         sessions=Sessions(b"secret"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,7 +40,10 @@ def train(
     """Train MODEL on the platform, in a process of its own, and register what comes out as a new version."""
     given = dict(parse_param(text) for text in params)
     if inline:
-        train_inline(model, given, project, client, as_json)
+        from flyball.cli.inline import train_inline
+
+        result = train_inline(client, project, model, given)
+        show(result, as_json=as_json, text=f"{model} trained inline, nothing registered: {numbers(result)}")
         return
     run = client.train(model, reason=reason or "flyball train", params=given)
     if not no_wait:
@@ -84,16 +86,10 @@ def follow(client: Client, run: str, *, quiet: bool) -> dict[str, Any]:
 
 
 def summary(run: dict[str, Any]) -> str:
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted((run.get("metrics") or {}).items()))
     version = f" → {run['model']}/{run['version']}" if run.get("version") else ""
-    return f"{run['id']} {run.get('state', 'queued')}{version}" + (f"  ({metrics})" if metrics else "")
+    return f"{run['id']} {run.get('state', 'queued')}{version}  {numbers(run)}".rstrip()
 
 
-def train_inline(model: str, params: dict[str, Any], project: str, client: Client, as_json: bool) -> None:
-    from flyball.platform.inline import run_inline
-
-    state = Path(client.status().get("state", ".flyball"))
-    result = run_inline(project, model, params=params, state=state, client=client)
-    metrics = result.get("metrics") or {}
-    text = ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics.items()) if isinstance(value, float))
-    show(result, as_json=as_json, text=f"{model} trained inline, nothing registered  ({text})")
+def numbers(run: dict[str, Any]) -> str:
+    metrics = (run.get("metrics") or {}).items()
+    return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics) if isinstance(value, int | float))

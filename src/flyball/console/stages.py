@@ -54,13 +54,14 @@ def ingest(status: Status) -> Stage:
 def features(status: Status) -> Stage:
     views = status.get("views") or []
     building = [view for view in views if view.get("ready") is False]
-    lines = [count(len(views), "view")]
+    known = any(view.get("entities") is not None for view in views)
+    lines = [count(len(views), "view")] if known else [str(view.get("name", "")) for view in views[:2]]
     if building:
         lines.append(f"building {building[0].get('name', '')}")
     return Stage(
         name="Features",
-        value=number(total(views, "entities")),
-        unit="entities",
+        value=number(total(views, "entities")) if known else str(len(views)),
+        unit="entities" if known else "views",
         lines=tuple(lines),
         health="busy" if building else "ok" if views else "idle",
     )

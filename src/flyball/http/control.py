@@ -56,7 +56,6 @@ class ControlCore(Protocol):
     def prediction(self, prediction: str) -> Data: ...
     def batch(self, name: str) -> Data: ...
     def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[Data]: ...
-    def status(self) -> Data: ...
     def advance_clock(self, at: int, actor: Actor) -> int: ...
 
 
@@ -65,6 +64,7 @@ class Shell:
     """What a core is served with.
 
     Args:
+        status: what `/v1/status`, the console and the metrics show: the core's, with what other processes tell.
         tokens, names: SHA-256 of each token → its permissions, and the name its acts are recorded under.
         endpoints: where the processes listen: `{"control", "ingest", "inference"}`; None while that is not known.
         writing: held by whoever changes the platform: a request, or the loops' tick.
@@ -72,6 +72,7 @@ class Shell:
     """
 
     core: ControlCore
+    status: Callable[[], Data]
     tokens: Tokens
     names: Mapping[str, str]
     sessions: Sessions
@@ -145,15 +146,15 @@ class Handlers:
         return reply({"status": "ready"})
 
     def metrics(self) -> Response:
-        return Response(exposition(self._core.status()), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(exposition(self._shell.status()), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     # console
 
     def console(self) -> Response:
-        return self._html(page(self._core.status()))  # type: ignore[arg-type]
+        return self._html(page(self._shell.status()))  # type: ignore[arg-type]
 
     def console_loop(self) -> Response:
-        return self._html(loop_picture(self._core.status()))  # type: ignore[arg-type]
+        return self._html(loop_picture(self._shell.status()))  # type: ignore[arg-type]
 
     def console_static(self, file: str) -> Response:
         content, kind = static(file)
@@ -172,7 +173,7 @@ class Handlers:
     # the platform
 
     def status(self) -> Response:
-        return reply(self._core.status())
+        return reply(self._shell.status())
 
     def endpoints(self) -> Response:
         found = self._shell.endpoints()
