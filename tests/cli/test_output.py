@@ -87,7 +87,7 @@ def test_what_is_wrong_names_processes_alerts_and_failed_runs() -> None:
     now = {
         "processes": [{"name": "ingest", "state": "down"}, {"name": "control", "state": "running"}],
         "alerts": [{"kind": "drift", "subject": "service:tip", "message": "fare moved", "open": True}],
-        "runs": [{"id": "run_2", "model": "tip", "state": "failed"}, {"id": "run_1", "model": "tip", "state": "x"}],
+        "runs": [{"run": "run_2", "model": "tip", "state": "failed"}, {"run": "run_1", "model": "tip", "state": "x"}],
     }
     assert wrongs(now) == [
         "ingest is down", "drift service:tip: fare moved", "the last run of tip failed: flyball logs run_2"

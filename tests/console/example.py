@@ -16,8 +16,8 @@ BUSY: Status = {
     ],
     "views": [{"name": "CardPayments", "source": "Payments", "entities": 5_012, "ready": True}],
     "runs": [
-        {"id": "run_01hzy3", "model": "fraud", "state": "running", "reason": "drift", "created": AT},
-        {"id": "run_01hzx1", "model": "fraud", "state": "succeeded", "reason": "cli", "created": AT - 10**10},
+        {"run": "run_01hzy3", "model": "fraud", "state": "running", "reason": "drift", "created": AT},
+        {"run": "run_01hzx1", "model": "fraud", "state": "succeeded", "reason": "cli", "created": AT - 10**10},
     ],
     "versions": [
         {"model": "fraud", "version": 2, "created": AT, "metrics": {"auc": 0.9342, "logloss": 0.0811}},

@@ -39,7 +39,7 @@ def test_what_users_named_is_escaped() -> None:
             "sources": [{"name": evil}],
             "services": [{"name": evil, "routes": [{"version": evil, "weight": 1.0}]}],
             "versions": [{"model": evil, "version": 1, "metrics": {evil: 0.5}, "aliases": [evil]}],
-            "runs": [{"id": evil, "model": evil, "state": evil, "reason": evil}],
+            "runs": [{"run": evil, "model": evil, "state": evil, "reason": evil}],
             "alerts": [{"kind": evil, "message": evil, "open": True}],
             "processes": [{"name": evil, "state": evil, "error": evil}],
             "rollouts": [{"service": evil, "reason": evil, "state": evil}],

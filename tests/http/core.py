@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flyball.define.spec import ProjectSpec, RolloutSpec
 from flyball.kernel.errors import NotFoundError
 from flyball.kernel.facts import Actor
 
@@ -14,14 +15,16 @@ class FakeCore:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
 
-    def plan(self, spec: Data) -> Data:
+    def plan(self, project: ProjectSpec) -> Data:
         return {"base": "b", "changes": []}
 
-    def apply(self, spec: Data, *, base: str, actor: Actor) -> Data:
-        self.asked.append(("apply", spec, base, actor))
+    def apply(self, project: ProjectSpec, *, base: str, actor: Actor) -> Data:
+        self.asked.append(("apply", project.name, base, actor))
         return {"digest": "d"}
 
-    def project(self, name: str) -> Data:
+    def project(self, name: str) -> ProjectSpec:
+        if name == "known":
+            return ProjectSpec(name=name)
         raise NotFoundError(f"no project {name!r}", code="project_not_found", hint="flyball apply")
 
     def put_artifact(self, data: bytes) -> str:
@@ -30,31 +33,34 @@ class FakeCore:
 
     def train(self, model: str, *, actor: Actor, reason: str = "", params: Data | None = None) -> Data:
         self.asked.append(("train", model, actor, reason, params))
-        return {"id": "run_1"}
+        return {"run": "run_1"}
 
-    def runs(self, *, model: str = "", limit: int = 50) -> list[Data]:
+    def runs(self, *, model: str = "", kind: str = "", limit: int = 50) -> list[Data]:
         return []
 
     def run(self, run: str) -> Data:
-        return {"id": run}
+        return {"run": run}
 
-    def run_logs(self, run: str, after: int = 0) -> list[Data]:
-        return [{"n": after}]
+    def run_logs(self, run: str, after: int = 0) -> Data:
+        return {"lines": [], "next": after, "final": True}
 
-    def versions(self, model: str) -> list[Data]:
-        return []
+    def versions(self, model: str) -> Data:
+        return {"model": model, "versions": [{"number": 9, "version": "m/9"}, {"number": 10, "version": "m/10"}]}
 
     def service(self, name: str) -> Data:
-        raise ZeroDivisionError("secret-marker")
+        if name == "broken":
+            raise ZeroDivisionError("secret-marker")
+        return {"service": name, "model": "m", "awaiting": {"version": "m/10"} if name == "waits" else None}
 
-    def release(self, service: str, *, version: str | None, strategy: str | None = None, actor: Actor) -> Data:
-        self.asked.append(("release", service, version, strategy, actor.name))
+    def release(self, service: str, *, version: int | str, strategy: RolloutSpec | None = None, actor: Actor) -> Data:
+        self.asked.append(("release", service, version, strategy.kind if strategy else None, actor.name))
         return {}
 
     def rollback(self, service: str, *, actor: Actor) -> Data:
         return {}
 
-    def approve(self, service: str, *, version: str | None, actor: Actor) -> Data:
+    def approve(self, service: str, *, version: int | str, actor: Actor) -> Data:
+        self.asked.append(("approve", service, version))
         return {}
 
     def quality(self, service: str) -> Data:
@@ -75,5 +81,5 @@ class FakeCore:
     def status(self) -> Data:
         return {"at": 5_000_000, "sources": [{"name": 'a"b', "rows": 3}], "projects": ["p"]}
 
-    def advance_clock(self, at: int, actor: Actor) -> int:
-        return at
+    def advance_clock(self, at: int, actor: Actor) -> Data:
+        return {"at": at}

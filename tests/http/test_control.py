@@ -104,7 +104,7 @@ def test_an_error_travels_with_its_code_and_hint_under_its_status(client: httpx.
 
 
 def test_a_defect_is_an_internal_error_that_tells_nothing_of_itself(client: httpx.Client) -> None:
-    answer = client.get("/v1/services/tip", headers=OWNER)
+    answer = client.get("/v1/services/broken", headers=OWNER)
     assert (answer.status_code, answer.json()["error"]["kind"]) == (500, "internal")
     assert "secret-marker" not in answer.text
 
@@ -199,3 +199,33 @@ def test_metrics_are_prometheus_text(client: httpx.Client) -> None:
 def test_head_is_answered_as_get_without_a_body(client: httpx.Client) -> None:
     answer = client.head("/v1/status", headers=OWNER)
     assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_spec_that_is_no_project_is_refused(client: httpx.Client, core: FakeCore) -> None:
+    body = {"spec": {"name": "a", "sauces": []}, "base": ""}
+    answer = client.post("/v1/projects/a/apply", headers=OWNER, json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_project")
+    assert core.asked == []
+
+
+def test_release_takes_the_newest_version_by_number_and_the_services_own_strategy(
+    client: httpx.Client, core: FakeCore
+) -> None:
+    client.post("/v1/services/s/release", headers=OWNER, json={})
+    client.post("/v1/services/s/release", headers=OWNER, json={"version": 9, "strategy": "full"})
+    assert core.asked == [("release", "s", "m/10", None, "owner"), ("release", "s", 9, "full", "owner")]
+    answer = client.post("/v1/services/s/release", headers=OWNER, json={"strategy": "fill"})
+    assert (answer.status_code, "did you mean 'full'" in answer.text) == (400, True)
+
+
+def test_approve_takes_the_version_that_waits(client: httpx.Client, core: FakeCore) -> None:
+    client.post("/v1/services/waits/approve", headers=OWNER, json={})
+    assert core.asked == [("approve", "waits", "m/10")]
+    answer = client.post("/v1/services/s/approve", headers=OWNER, json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_awaiting")
+
+
+def test_a_project_is_given_with_the_digest_that_plans_are_based_on(client: httpx.Client) -> None:
+    answer = client.get("/v1/projects/known", headers=OWNER).json()
+    assert answer["spec"] == {"name": "known"}
+    assert len(answer["digest"]) == 64

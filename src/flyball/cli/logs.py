@@ -38,7 +38,7 @@ def newest_run(client: Client) -> str:
     runs = client.runs(limit=1)
     if not runs:
         raise NotFoundError("no run yet", code="no_runs", hint="flyball train MODEL")
-    return str(runs[0]["id"])
+    return str(runs[0]["run"])
 
 
 def follow_run(client: Client, run: str, last: int, follow: bool, as_json: bool) -> None:

@@ -68,7 +68,7 @@ def wrongs(now: dict[str, Any]) -> list[str]:
     for run in now.get("runs") or []:
         newest.setdefault(str(run.get("model")), run)
     found += [
-        f"the last run of {m} failed: flyball logs {r.get('id')}"
+        f"the last run of {m} failed: flyball logs {r.get('run')}"
         for m, r in newest.items()
         if r.get("state") == "failed"
     ]

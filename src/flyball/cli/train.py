@@ -47,7 +47,7 @@ def train(
         return
     run = client.train(model, reason=reason or "flyball train", params=given)
     if not no_wait:
-        run = follow(client, run["id"], quiet=as_json)
+        run = follow(client, run["run"], quiet=as_json)
     show(run, as_json=as_json, text=summary(run))
 
 
@@ -87,7 +87,7 @@ def follow(client: Client, run: str, *, quiet: bool) -> dict[str, Any]:
 
 def summary(run: dict[str, Any]) -> str:
     version = f" → {run['model']}/{run['version']}" if run.get("version") else ""
-    return f"{run['id']} {run.get('state', 'queued')}{version}  {numbers(run)}".rstrip()
+    return f"{run['run']} {run.get('state', 'queued')}{version}  {numbers(run)}".rstrip()
 
 
 def numbers(run: dict[str, Any]) -> str:

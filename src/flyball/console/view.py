@@ -29,7 +29,7 @@ class ViewStatus(TypedDict, total=False):
 
 
 class RunStatus(TypedDict, total=False):
-    id: str
+    run: str  # its id
     model: str
     state: str  # queued, running, succeeded, failed, …
     reason: str  # who or what started it

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from flyball.console import SECURITY_HEADERS, loop_picture, page, static
+from flyball.define.spec import ProjectSpec, RolloutSpec, project_from_data
 from flyball.http.access import Tokens
 from flyball.http.control_metrics import exposition
 from flyball.http.gate import Gate, defect
@@ -26,7 +27,15 @@ from flyball.http.messages import Response as Answer
 from flyball.http.messages import error_response
 from flyball.http.routes import routes_of
 from flyball.http.session import OneTimeCode, Sessions, set_cookie
-from flyball.kernel.errors import FlyballError, InternalError, InvalidError, NotFoundError, UnavailableError
+from flyball.kernel.errors import (
+    ConflictError,
+    FlyballError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+    did_you_mean,
+)
 from flyball.kernel.facts import Actor
 from flyball.kernel.ids import digest as digest_of
 from flyball.kernel.times import parse_time
@@ -36,27 +45,29 @@ Data = dict[str, Any]
 
 
 class ControlCore(Protocol):
-    """What the API needs of `flyball.loop.control.Control`. Values are plain; errors are `FlyballError`s."""
+    """What the API needs of `flyball.loop.control.Control`. Errors are `FlyballError`s."""
 
-    def plan(self, spec: Data) -> Data: ...
-    def apply(self, spec: Data, *, base: str, actor: Actor) -> Data: ...
-    def project(self, name: str) -> Data: ...
+    def plan(self, project: ProjectSpec) -> Data: ...
+    def apply(self, project: ProjectSpec, *, base: str, actor: Actor) -> Data: ...
+    def project(self, name: str) -> ProjectSpec: ...
     def put_artifact(self, data: bytes) -> str: ...
     def train(self, model: str, *, actor: Actor, reason: str = "", params: Data | None = None) -> Data: ...
-    def runs(self, *, model: str = "", limit: int = 50) -> list[Data]: ...
+    def runs(self, *, model: str = "", kind: str = "", limit: int = 50) -> list[Data]: ...
     def run(self, run: str) -> Data: ...
-    def run_logs(self, run: str, after: int = 0) -> list[Data]: ...
-    def versions(self, model: str) -> list[Data]: ...
+    def run_logs(self, run: str, after: int = 0) -> Data: ...
+    def versions(self, model: str) -> Data: ...
     def service(self, name: str) -> Data: ...
-    def release(self, service: str, *, version: str | None, strategy: str | None = None, actor: Actor) -> Data: ...
+    def release(
+        self, service: str, *, version: int | str, strategy: RolloutSpec | None = None, actor: Actor
+    ) -> Data: ...
     def rollback(self, service: str, *, actor: Actor) -> Data: ...
-    def approve(self, service: str, *, version: str | None, actor: Actor) -> Data: ...
+    def approve(self, service: str, *, version: int | str, actor: Actor) -> Data: ...
     def quality(self, service: str) -> Data: ...
     def drift(self, service: str) -> Data: ...
     def prediction(self, prediction: str) -> Data: ...
     def batch(self, name: str) -> Data: ...
     def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[Data]: ...
-    def advance_clock(self, at: int, actor: Actor) -> int: ...
+    def advance_clock(self, at: int, actor: Actor) -> Data: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +136,45 @@ def reply(data: Any) -> Response:
     return Response(msgspec.json.encode(data), media_type="application/json")
 
 
-def text_of(version: int | str | None) -> str | None:
-    return None if version is None else str(version)
+def project_of(data: Data) -> ProjectSpec:
+    try:
+        return project_from_data(data)
+    except msgspec.ValidationError as error:
+        raise InvalidError(
+            f"the body's `spec` is not a compiled project: {error}",
+            code="bad_project",
+            hint="send what flyball.define.compile.compile_project(project).to_data() gives, from the same version",
+        ) from None
+
+
+def newest(core: ControlCore, service: str) -> str:
+    """The newest version of a service's model."""
+    model = str(core.service(service)["model"])
+    versions = core.versions(model)["versions"]
+    if not versions:
+        raise NotFoundError(f"{model} has no version yet", code="version_not_found", hint=f"flyball train {model}")
+    return str(max(versions, key=lambda version: int(version["number"]))["version"])
+
+
+def awaiting(core: ControlCore, service: str) -> str:
+    """The version that waits for approval."""
+    waits = core.service(service).get("awaiting")
+    if not waits:
+        raise ConflictError(f"no version waits for approval by {service}", code="not_awaiting", hint="flyball status")
+    return str(waits["version"])
+
+
+STRATEGIES: dict[str, RolloutSpec | None] = {
+    "": None,  # the service's own
+    "full": RolloutSpec(kind="full"),
+    "canary": RolloutSpec(kind="canary", steps=(1.0, 5.0, 25.0, 100.0)),
+}
+
+
+def strategy_of(name: str) -> RolloutSpec | None:
+    if name not in STRATEGIES:
+        raise InvalidError(f"no strategy {name!r}: {did_you_mean(name, filter(None, STRATEGIES))}", code="bad_strategy")
+    return STRATEGIES[name]
 
 
 class Handlers:
@@ -186,7 +234,7 @@ class Handlers:
 
     def advance_clock(self, body: ClockBody, actor: Actor = By) -> Response:
         with self._shell.writing:
-            return reply({"at": self._core.advance_clock(parse_time(body.at), actor)})
+            return reply(self._core.advance_clock(parse_time(body.at), actor))
 
     # projects
 
@@ -207,16 +255,18 @@ class Handlers:
         return reply({"digest": self._core.put_artifact(data)})
 
     def get_project(self, project: str) -> Response:
-        return reply(self._core.project(project))
+        spec = self._core.project(project)
+        return reply({"digest": spec.hash, "spec": spec.to_data()})
 
     def plan_project(self, project: str, body: PlanBody) -> Response:
         self._same_project(project, body.spec)
-        return reply(self._core.plan(body.spec))
+        return reply(self._core.plan(project_of(body.spec)))
 
     def apply_project(self, project: str, body: ApplyBody, actor: Actor = By) -> Response:
         self._same_project(project, body.spec)
+        spec = project_of(body.spec)
         with self._shell.writing:
-            return reply(self._core.apply(body.spec, base=body.base, actor=actor))
+            return reply(self._core.apply(spec, base=body.base, actor=actor))
 
     @staticmethod
     def _same_project(project: str, spec: Data) -> None:
@@ -238,10 +288,10 @@ class Handlers:
         return reply(self._core.run(run))
 
     def run_logs(self, run: str, after: int = 0) -> Response:
-        return reply({"lines": self._core.run_logs(run, after=after)})
+        return reply(self._core.run_logs(run, after=after))
 
     def list_versions(self, model: str) -> Response:
-        return reply({"versions": self._core.versions(model)})
+        return reply(self._core.versions(model))
 
     # services
 
@@ -249,9 +299,10 @@ class Handlers:
         return reply(self._core.service(service))
 
     def release(self, service: str, body: ReleaseBody, actor: Actor = By) -> Response:
+        strategy = strategy_of(body.strategy or "")
         with self._shell.writing:
-            version = text_of(body.version)
-            return reply(self._core.release(service, version=version, strategy=body.strategy, actor=actor))
+            version = newest(self._core, service) if body.version is None else body.version
+            return reply(self._core.release(service, version=version, strategy=strategy, actor=actor))
 
     def rollback(self, service: str, actor: Actor = By) -> Response:
         with self._shell.writing:
@@ -259,7 +310,8 @@ class Handlers:
 
     def approve(self, service: str, body: ApproveBody, actor: Actor = By) -> Response:
         with self._shell.writing:
-            return reply(self._core.approve(service, version=text_of(body.version), actor=actor))
+            version = awaiting(self._core, service) if body.version is None else body.version
+            return reply(self._core.approve(service, version=version, actor=actor))
 
     def service_quality(self, service: str) -> Response:
         return reply(self._core.quality(service))
