@@ -1,1 +1,0 @@
-"""Composition root of control and ingest: settings in, wired cores out."""
