@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 WITHIN = 3  # days after which a payment without a chargeback counts as honest
 TEST = 0.03  # the part of the training rows, by time, that is held out
-ROW_COLUMNS = ("amount", "channel", "country", "hour")
+ROW_COLUMNS = ("amount", "channel", "country")
 
 
 class Windows:
@@ -75,7 +75,6 @@ def features(payments: Payments) -> dict[str, Floats]:
         "amount": amount,
         "channel": payments.channel.astype(np.float64),
         "country": payments.country.astype(np.float64),
-        "hour": (payments.time // HOUR % 24).astype(np.float64),
     }
 
 
