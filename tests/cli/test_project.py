@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-from flyball.define.plan import make_plan
 
 from flyball.client import Client, transport
+from flyball.define.plan import make_plan
 from flyball.define.spec import ProjectSpec, project_from_data
 from flyball.kernel.errors import ConflictError
 from tests.cli.run_cli import Ran, flyball

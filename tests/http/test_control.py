@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import FastAPI
-from flyball.http.access import token_digest
 
+from flyball.http.access import token_digest
 from flyball.http.control import Handlers, Shell, add_routes, application
 from flyball.http.routes import Permission, Route, routes_of
 from flyball.http.session import COOKIE, OneTimeCode, Sessions

@@ -2,12 +2,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT, FORMATS
-
 from flyball.console import page
 from flyball.kernel.errors import UnavailableError
 from flyball.kernel.files import write_document
 from flyball.kernel.layout import Layout
+from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT, FORMATS
 from flyball.platform.board import Board
 
 

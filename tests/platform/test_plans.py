@@ -1,11 +1,10 @@
 from pathlib import Path
 from typing import Any
 
-from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT
-
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.errors import ConflictError
 from flyball.kernel.files import read_document, write_document
+from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT
 from flyball.platform.plans import PlanFollower
 
 
