@@ -118,6 +118,12 @@ def test_a_wrong_declaration_is_its_own_error(tmp_path: Path) -> None:
         load_project(write(tmp_path, TAXI.replace("Trips.tips >", "Trips.tps >")))
 
 
+def test_a_wrong_duration_is_shown_at_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match=r"project.py:\d+: '7 days' is not a duration") as error:
+        load_project(write(tmp_path, TAXI.replace('fb.count("7d")', 'fb.count("7 days")')))
+    assert error.value.code == "bad_duration"
+
+
 def test_a_script_that_exits_does_not_end_us(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="SystemExit"):
         load_project(write(tmp_path, "import sys\nsys.exit(3)\n"))

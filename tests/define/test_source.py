@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import types
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import flyball as fb
+from flyball.define.spec import SourceSpec
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.times import DAY, HOUR
 from tests.define.payments_project import Chargebacks, Payments
@@ -54,6 +59,28 @@ def test_columns_may_come_from_a_class_that_is_mixed_in() -> None:
 def declare(body: dict[str, Any], **keywords: Any) -> Any:
     given = {"event_time": fb.epoch("t"), "key": fb.row_key()} | keywords
     return types.new_class("Sales", (fb.Source,), given, lambda namespace: namespace.update(body))
+
+
+FLAGS = st.fixed_dictionaries({"nullable": st.booleans(), "pii": st.booleans(), "description": st.text(max_size=5)})
+BOUNDS = st.fixed_dictionaries({}, optional={"ge": st.integers(-9, 0), "lt": st.floats(1, 9)})
+COLUMNS = st.one_of(
+    st.builds(lambda flags: fb.String(**flags), FLAGS),
+    st.builds(lambda flags, names: fb.Category(*names, **flags), FLAGS, st.lists(st.text(), min_size=1, unique=True)),
+    st.builds(lambda flags, scale, bounds: fb.Decimal(scale, **flags, **bounds), FLAGS, st.integers(0, 9), BOUNDS),
+    st.builds(lambda flags, bounds: fb.Float(**flags, **bounds), FLAGS, BOUNDS),
+    st.builds(lambda flags: fb.Timestamp(**flags), FLAGS),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9]{1,8}", fullmatch=True), COLUMNS, min_size=1, max_size=5))
+def test_any_source_comes_back_from_json_with_the_same_hash(body: dict[str, Any]) -> None:
+    body.pop("any", None)
+    source = declare(body | {"last_one": fb.Float()}, skew="1m30s")
+    spec: SourceSpec = source._spec
+    again = msgspec.convert(json.loads(json.dumps(spec.to_data())), SourceSpec)
+    assert again == spec
+    assert again.hash == spec.hash
 
 
 @pytest.mark.parametrize(

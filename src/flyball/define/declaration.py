@@ -90,7 +90,7 @@ def check_name(name: str, shown: str, *, reserved: tuple[str, ...] = ()) -> None
     """Refuse names that the platform keeps for itself, and those that other systems would not take."""
     if name.startswith("_"):
         raise mistake(f"{shown}: names that begin with _ are reserved", code="reserved_name")
-    if name in reserved or name.startswith("flyball"):
+    if name in reserved or name.startswith("flyball_"):
         raise mistake(f"{shown}: the name {name!r} is reserved", code="reserved_name")
     if not _NAME.fullmatch(name):
         raise mistake(f"{shown}: {name!r} is not a name; use letters, digits and _, and begin with a letter")

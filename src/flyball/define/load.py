@@ -64,8 +64,8 @@ def _import(root: Path, name: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
-    except FlyballError:
-        raise
+    except FlyballError as error:
+        raise _located(error) from None
     except (Exception, SystemExit) as error:
         raise _import_failure(name, error) from None
 
@@ -84,6 +84,16 @@ def _forget(root: Path, name: str) -> None:
         ours = path in (expected.with_suffix(".py"), expected / "__init__.py")
         if ours or known == name:
             del sys.modules[known]
+
+
+def _located(error: FlyballError) -> FlyballError:
+    """A refused declaration with the line of the user's that made it, where the error does not say so itself."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_ours(f.filename)]
+    if "file" in error.details or not frames:
+        return error
+    file, line = show_path(frames[-1].filename), frames[-1].lineno
+    message = f"{file}:{line}: {error.message}"
+    return type(error)(message, code=error.code, hint=error.hint, details={**error.details, "file": file, "line": line})
 
 
 def _import_failure(name: str, error: BaseException) -> InvalidError:
