@@ -23,17 +23,29 @@ AggregateOp = Literal["count", "sum", "mean", "std", "min", "max", "first", "las
 KERNEL_VERSION = 1  # part of every view's hash: raised when the kernel's meaning changes
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all declarations: immutable, equal by value, hashable by `hash`."""
 
     def to_data(self) -> dict[str, Any]:
-        data: dict[str, Any] = msgspec.to_builtins(self)
-        return data
+        """Plain data without what equals its default, so that a new field with a default changes no digest."""
+        return {
+            field.name: _plain(value)
+            for field in msgspec.structs.fields(self)
+            if (value := getattr(self, field.name)) != field.default
+        }
 
     @property
     def hash(self) -> str:
         """SHA-256 of the declaration, in hex."""
         return digest(self.to_data())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_data()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 class ColumnSpec(Spec, frozen=True, kw_only=True):
