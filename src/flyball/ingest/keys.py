@@ -24,12 +24,9 @@ def event_keys(frame: pl.DataFrame, spec: SourceSpec) -> pl.Series:
         parts = [_spelling(frame[name]).fill_null("~").alias(str(i)) for i, name in enumerate(names)]
     else:
         ordered = sorted(column.name for column in spec.columns)
-        parts = [
-            (f"{len(name)}:{name}=" + _spelling(frame[name])).fill_null("").alias(str(i))
-            for i, name in enumerate(ordered)
-        ]
+        parts = [(f"{len(name)}:{name}=" + _spelling(frame[name])).alias(str(i)) for i, name in enumerate(ordered)]
         parts.append(("@" + frame["_event_time"].cast(pl.String)).alias("time"))
-    text = pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator=";")).to_series()
+    text = pl.DataFrame(parts).select(pl.concat_str(pl.all(), separator=";", ignore_nulls=True)).to_series()
     blake2b = hashlib.blake2b
     keys = [blake2b(line.encode(), digest_size=KEY_BYTES).digest() for line in text]
     return pl.Series("_key", keys, dtype=pl.Binary)

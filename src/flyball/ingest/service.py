@@ -14,7 +14,7 @@ import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
-from flyball.ingest.frames import fitted, lake_type, meanings, physical_schema
+from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
 from flyball.ingest.intake import Intake, Progress
 from flyball.ingest.ports import Applier, EventLog, LakeTables, LogTotals
 from flyball.ingest.receipts import Push, Receipt
@@ -235,20 +235,22 @@ class Ingest:
         """
         with self._lock:
             spec = self._intake.source(source)
-            through = self._applier.applied_lsn(source)
-            through = max(through, self._floor.get(source, 0))
+            schema = physical_schema(spec)
+            wanted = list(schema) if columns is None else list(dict.fromkeys([*columns, *SYSTEM_COLUMNS]))
+            through = max(self._applier.applied_lsn(source), self._floor.get(source, 0))
             through = through if through_lsn is None else min(through, through_lsn)
             done = self._lake.version(source, source)
-            parts = [pl.DataFrame(schema=physical_schema(spec))]
+            parts = [pl.DataFrame(schema=schema).select(wanted)]
             if done:
-                parts.append(fitted(self._lake.read(source, through_lsn=through), spec))
+                there = self._lake.types(source)
+                names = [name for name in wanted if name in there]
+                rows = self._lake.read(source, names, through_lsn=through)
+                missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in wanted if name not in there]
+                parts.append(rows.with_columns(missing).select(wanted))
             while found := self._committer.unique_events(source, after=done, through=through):
                 frame, done = found
-                parts.append(fitted(frame, spec))
-        events = pl.concat(parts)
-        if columns is None:
-            return events
-        return events.select(dict.fromkeys([*columns, "_event_time", "_known_at", "_lsn", "_key"]))
+                parts.append(fitted(frame, spec).select(wanted))
+        return pl.concat(parts)
 
     def quarantine(self, source: str, *, limit: int = 100) -> dict[str, Any]:
         """The newest quarantined rows with their reasons, pii redacted: `{source, total, rules, rows}`."""
