@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flyball.define.spec import AggregateSpec, ColumnSpec, LatestSpec, SourceSpec, ViewSpec
 from flyball.features.frames import vectors
-from flyball.features.keys import Keys
+from flyball.features.keys import Keys, encode_keys
 from flyball.features.views import CompiledView, ViewValues
 from flyball.kernel.times import DAY, HOUR, MINUTE, SECOND, duration, hop
 from tests.features.brute import Event, answer
@@ -153,7 +153,7 @@ def frame_of(events: list[Event]) -> pl.DataFrame:
 
 def keys_of(view: CompiledView, entities: list[dict[str, Any]]) -> Keys:
     frame = pl.DataFrame(entities, schema={c: SCHEMA[c] for c in SCHEMA if not c.startswith("_")}, orient="row")
-    return view.keys(list(vectors(frame, view.spec.entity).values()), view.entity, len(entities))
+    return encode_keys(list(vectors(frame, view.spec.entity).values()), view.entity, len(entities))
 
 
 def assert_equals_brute(

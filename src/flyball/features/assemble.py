@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from flyball.define.expression import leaves
-from flyball.define.spec import FeatureSpec
-from flyball.features.accumulator import Floats
+from flyball.define.spec import ColumnSpec, FeatureSpec
+from flyball.features.accumulator import Floats, Words
 from flyball.features.evaluate import evaluate
-from flyball.features.keys import Keys
-from flyball.features.vector import LeafKey, Vector, leaf_key
+from flyball.features.keys import Keys, encode_keys
+from flyball.features.vector import LeafKey, Vector, column_key, leaf_key, logical
 from flyball.features.views import CompiledView, ViewValues, category_codes
 from flyball.kernel.errors import InvalidError
 
@@ -60,12 +60,19 @@ def view_leaves(view: CompiledView, role: ViewRole, values: ViewValues) -> dict[
     return found
 
 
-def role_keys(view: CompiledView, role: ViewRole, columns: Mapping[str, Vector], rows: int) -> Keys:
-    """The entities that the rows look up, from their physical columns.
+def role_keys(role: ViewRole, vectors: Mapping[str, Vector], columns: Mapping[str, ColumnSpec], rows: int) -> Keys:
+    """The entities that the rows look up, from their physical columns and what these are declared to be."""
+    return encode_keys([vectors[name] for name in role.by], [columns[name] for name in role.by], rows)
 
-    The columns have the types of the view's own entity columns; a decimal has its scale.
-    """
-    return view.keys([columns[name] for name in role.by], view.entity, rows)
+
+def column_leaves(
+    source: str, vectors: Mapping[str, Vector], columns: Mapping[str, ColumnSpec], times: Words
+) -> dict[LeafKey, Vector]:
+    """The rows' own columns, and their time, as leaves."""
+    found: dict[LeafKey, Vector] = {("time",): Vector(times, np.ones(len(times), np.bool_))}
+    for name, vector in vectors.items():
+        found[column_key(source, name)] = logical(vector, columns[name])
+    return found
 
 
 def feature_vectors(features: Sequence[FeatureSpec], found: Mapping[LeafKey, Vector], rows: int) -> list[Vector]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from flyball.define.spec import SourceSpec
 from flyball.features.accumulator import Words
 from flyball.features.vector import Vector
 
@@ -38,3 +39,17 @@ def words(frame: pl.DataFrame, name: str) -> Words:
 def once(events: pl.DataFrame) -> pl.DataFrame:
     """Each event once: of those with one key the one with the lowest LSN. In LSN order."""
     return events.sort("_lsn").unique("_key", keep="first", maintain_order=True)
+
+
+def readable(frame: pl.DataFrame, source: SourceSpec) -> list[pl.Series]:
+    """The columns of a physical frame as people read them: decimals as float64, times in UTC."""
+    types = {column.name: column for column in source.columns}
+    found = []
+    for series in frame:
+        column = types.get(series.name)
+        if column is not None and column.type == "decimal":
+            series = series.cast(pl.Float64) / float(10**column.scale)
+        elif column is not None and column.type == "timestamp":
+            series = series.cast(pl.Datetime("us", "UTC"))
+        found.append(series)
+    return found

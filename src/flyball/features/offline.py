@@ -26,7 +26,7 @@ def sweep(
 
     Args:
         events: physical frame of the view's source, each event once.
-        keys: the rows' entities (`CompiledView.keys`); a row without one gets the defaults.
+        keys: the rows' entities (`encode_keys`); a row without one gets the defaults.
         times: `(n,)` microseconds, in any order.
         asof: `known` sees event_time < t and known_at <= t; `event` sees event_time < t alone, as if nothing were late.
     """

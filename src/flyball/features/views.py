@@ -73,7 +73,7 @@ class CompiledView:
             self.plan = latest_plan(view, source, self.groups, raw_limit)
         self.definition = self._definition()
         self.feature_types = self._feature_types()
-        defaults = [f.default for f in (*view.aggregates, *view.latest)]
+        defaults: list[Any] = [a.default for a in view.aggregates] + [c.default for c in view.latest]
         self.defaults = np.array(
             [_default(default, kind[2]) for default, kind in zip(defaults, self.feature_types, strict=True)], np.float64
         )
@@ -112,10 +112,6 @@ class CompiledView:
     def empty_state(self) -> Words:
         """The packed state of an entity that saw nothing."""
         return empty(self.plan)
-
-    def keys(self, vectors: Sequence[Vector], columns: Sequence[ColumnSpec], rows: int) -> Keys:
-        """The entities that rows look up, by columns of their own (of the same number and types)."""
-        return encode_keys(vectors, columns, rows)
 
     def events(self, columns: Mapping[str, Vector], t: Words, lsn: Words) -> Events:
         """Physical columns of the source, with the events' times and LSNs, as rows of the kernel."""
