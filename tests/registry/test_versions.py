@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from flyball.define.spec import ColumnSpec, FeatureSpec
-from flyball.kernel.errors import FlyballError, InternalError, NotFoundError
+from flyball.kernel.errors import FlyballError, InternalError, InvalidError, NotFoundError
 from flyball.kernel.ids import digest
 from flyball.registry import manifest, versions
 from flyball.registry.manifest import Provenance, Samples, choose_samples
 from flyball.registry.package import pack
 from flyball.registry.pretrained import features_only, pretrained
 from flyball.registry.versions import Version
-from tests.registry.models import ROWS, booster, inputs, lightgbm_text
+from tests.registry.models import ROWS, booster, inputs, lightgbm_text, pipeline
 from tests.registry.test_graphs import linear
 from tests.training.conftest import MODEL, PROJECT, TRIPS
 
@@ -154,3 +154,41 @@ def test_a_full_disk_leaves_no_half_written_version(tmp_path: Path, monkeypatch:
         write(tmp_path / "runs" / "v")
     assert caught.value.code == "disk_full"
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_pretrained_lightgbm_text_is_served_by_the_kernel_where_it_can(tmp_path: Path) -> None:
+    data = booster().model_to_string().encode()
+    model = msgspec.structs.replace(MODEL, pretrained="score.txt")
+
+    def refuses(text: str, matrix: object) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        raise InvalidError("linear leaves")
+
+    kinds = []
+    for number, trees in enumerate((lightgbm_text, refuses, None)):
+        version = pretrained(model, PROJECT, data, tmp_path / str(number), trees=trees)
+        kinds.append(version.manifest["runtime"]["kind"])
+    assert kinds == ["trees", "process", "process"]
+    with pytest.raises(FlyballError, match="takes 3 columns"):
+        pretrained(msgspec.structs.replace(model, features=MODEL.features[:1]), PROJECT, data, tmp_path / "x")
+    with pytest.raises(FlyballError, match="no LightGBM"):
+        pretrained(model, PROJECT, b"text", tmp_path / "x")
+
+
+def test_a_pretrained_skops_file_names_the_types_that_it_may_hold(tmp_path: Path) -> None:
+    import skops.io
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    model = msgspec.structs.replace(MODEL, pretrained="score.skops")
+    data = skops.io.dumps(HistGradientBoostingClassifier(max_iter=2).fit(ROWS.X, ROWS.y))
+    found = pretrained(model, PROJECT, data, tmp_path / "v").manifest["runtime"]
+    assert (found["kind"], found["method"], found["input"]) == ("process", "predict_proba", "matrix")
+    assert set(skops.io.get_untrusted_types(data=data)) <= set(found["trusted"])
+    named = skops.io.dumps(pipeline(HistGradientBoostingClassifier(max_iter=2)))
+    assert pretrained(model, PROJECT, named, tmp_path / "w").manifest["runtime"]["columns"] == [
+        "fare",
+        "payment",
+        "usual",
+    ]
+    for bad in (b"text", data[:100]):
+        with pytest.raises(FlyballError, match="no skops file"):
+            pretrained(model, PROJECT, bad, tmp_path / "x")

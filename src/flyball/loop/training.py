@@ -35,8 +35,7 @@ def train(context: Context, function: TrainFunction) -> dict[str, Any]:
     progress.stage("evaluation", rows=len(data.test))
     metrics = _metrics(context, data.test, packed)
     evaluation: dict[str, Any] = {
-        "train_rows": len(data.train),
-        "test_rows": len(data.test),
+        "rows": {"train": len(data.train), "test": len(data.test)},
         "test_from": int(data.test.t[0]),
     }
     if spec.champion:
