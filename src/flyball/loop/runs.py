@@ -24,6 +24,7 @@ from flyball.loop.promote import Promotion
 from flyball.loop.publish import services, version_digest
 from flyball.training.ports import (
     ERROR_FORMAT,
+    PROGRESS_FORMAT,
     RESULT_FORMAT,
     SPEC_FORMAT,
     Engine,
@@ -68,6 +69,15 @@ class Runs:
 
     def directory(self, run: str) -> Path:
         return self._folder / run
+
+    def reports(self, run: str) -> dict[str, Any]:
+        """What a run says of itself: its progress, and the metrics that it logged."""
+        folder = self.directory(run)
+        try:
+            progress = read_document(folder / "progress.json", PROGRESS_FORMAT)
+        except (FlyballError, FileNotFoundError):
+            progress = {}
+        return {"progress": progress, "metrics": read_lines(folder / "metrics.jsonl")}
 
     # asking for one
 
