@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from flyball.kernel.errors import UnavailableError
+from flyball.kernel.errors import ExhaustedError, UnavailableError
 from flyball.kernel.files import read_document, write_document
 from flyball.kernel.ids import digest
 from flyball.loop.ports import Acknowledgement, Slice, SourceHorizon
@@ -60,8 +60,11 @@ class FakeLake:
     def __init__(self) -> None:
         self.tables: dict[str, pl.DataFrame] = {}
         self.versions: dict[tuple[str, str], int] = {}
+        self.full = False
 
     def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> bool:
+        if self.full:
+            raise ExhaustedError("the disk is full", code="disk_full")
         if self.versions.get((table, app_id), 0) >= version:
             return False
         self.versions[table, app_id] = version

@@ -20,7 +20,7 @@ from tests.loop.platform import ANN, NIGHTLY, TIP, TRIPS, Platform, project
 FEATURES = ModelSpec(name="lookup", rows="Trips", features=TIP.features)
 
 
-@pytest.fixture()
+@pytest.fixture
 def platform(metadata: SqlMetadata, tmp_path: Path) -> Platform:
     return Platform(metadata, tmp_path)
 
@@ -173,13 +173,23 @@ def test_a_bad_version_of_a_run_fails_the_run_and_not_the_loop(platform: Platfor
 
 def test_a_failing_loop_is_shown_and_the_others_go_on(platform: Platform) -> None:
     platform.apply(project())
-    platform.log.write("0", "00000001.log", record(1, version="tip/99"))  # of a version that nobody registered
+    platform.log.write("0", "00000001.log", record(1))
+    platform.lake.full = True
     done = platform.control.tick()
     assert done["collect"].startswith("failed")
     assert len(platform.engine.launched) == 1
     loops = platform.control.status()["loops"]
-    assert loops["collect"]["error"]["code"] == "version_not_found"
+    assert loops["collect"]["error"]["code"] == "disk_full"
     assert loops["runs"]["ok"]
+    platform.lake.full = False
+    assert platform.control.tick()["collect"]["rows"] == 1
+
+
+def test_a_record_that_cannot_be_binned_still_reaches_the_lake(platform: Platform) -> None:
+    platform.first_version()
+    platform.log.write("0", "00000001.log", record(1, version="tip/99"), record(2, features={"fare": "pii:1"}))
+    assert platform.control.tick()["collect"]["rows"] == 2
+    assert platform.control.drift("tip")["periods"][0]["features"] == []
 
 
 def test_a_batch_scores_new_rows_once_a_period(platform: Platform) -> None:

@@ -14,7 +14,7 @@ from flyball.kernel.times import to_datetime
 from flyball.loop.records import TABLE
 
 FEEDBACK = "flyball_feedback"
-NOT_THE_MODEL = ("default", "older", "older_version")  # rungs whose replies say nothing about the version
+NOT_THE_MODEL = ("default", "error", "older", "older_version")  # rungs whose replies say nothing about the version
 
 _PREDICTION: dict[str, Any] = {
     "id": pl.String,
