@@ -12,14 +12,16 @@ import polars as pl
 from flyball.kernel.errors import ExhaustedError, UnavailableError
 from flyball.kernel.files import read_document, write_document
 from flyball.kernel.ids import digest
-from flyball.loop.ports import Acknowledgement, Slice, SourceHorizon
+from flyball.loop.ports import Acknowledgement
 from flyball.monitoring.profile import profile
 from flyball.registry import versions
+from flyball.serving.log import Slice
 from flyball.training.ports import (
     ERROR_FORMAT,
     RESULT_FORMAT,
     SPEC_FORMAT,
     Handle,
+    Horizon,
     Poll,
     PollState,
     run_spec_from_data,
@@ -43,12 +45,9 @@ class FakeLog:
     def segments(self, slot: str) -> list[str]:
         return sorted(self.data[slot])
 
-    def live(self, slot: str) -> bool:
-        return True
-
     def read(self, slot: str, segment: str, offset: int, *, end: int | None = None) -> Slice:
         records = self.data[slot][segment][offset:end]
-        return Slice(records=records, end=offset + len(records), torn=(slot, segment) in self.torn)
+        return Slice(records=tuple(records), end=offset + len(records), torn=(slot, segment) in self.torn)
 
     def remove(self, slot: str, segment: str) -> None:
         self.data[slot].pop(segment, None)
@@ -135,10 +134,10 @@ class FakeIngest:
         self.rows: dict[str, int] = {}
         self.down = False
 
-    def flush(self, sources: Sequence[str]) -> dict[str, SourceHorizon]:
+    def flush(self, sources: Sequence[str]) -> dict[str, Horizon]:
         if self.down:
             raise UnavailableError("ingest is starting")
-        return {s: SourceHorizon(lsn=self.rows.get(s, 0), version=1, rows=self.rows.get(s, 0)) for s in sources}
+        return {s: Horizon(lsn=self.rows.get(s, 0), version=1, rows=self.rows.get(s, 0)) for s in sources}
 
 
 class FakeEngine:

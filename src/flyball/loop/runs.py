@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -294,7 +295,7 @@ def sources_of(spec: RunSpec) -> list[str]:
     return [source.name for source in project.sources if source.name in wanted]
 
 
-def _missing(spec: RunSpec, horizons: dict[str, SourceHorizon], intent: Intent) -> str:
+def _missing(spec: RunSpec, horizons: Mapping[str, SourceHorizon], intent: Intent) -> str:
     """What a run waits for, or ""."""
     rows = spec.batch.rows if spec.batch is not None else spec.model.rows
     horizon = horizons.get(rows)
