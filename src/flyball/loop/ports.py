@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,14 +170,16 @@ class Metadata(Protocol):
         """A consistent view; writing through it is a mistake."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Slice:
+class Slice(Protocol):
     """Whole records of a segment and the offset after the last of them. `torn`: bytes follow that are no record yet
     (its writer is in the middle of it, or died there)."""
 
-    records: Sequence[dict[str, Any]]
-    end: int
-    torn: bool = False
+    @property
+    def records(self) -> Sequence[dict[str, Any]]: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def torn(self) -> bool: ...
 
 
 class PredictionLog(Protocol):
@@ -187,9 +189,6 @@ class PredictionLog(Protocol):
 
     def segments(self, slot: str) -> list[str]:
         """In the order in which they were written. The last one may still be written to."""
-
-    def live(self, slot: str) -> bool:
-        """Whether a worker writes to the slot now."""
 
     def read(self, slot: str, segment: str, offset: int, *, end: int | None = None) -> Slice:
         """Whole records from `offset` (0: the start) on, up to `end`, or to the end of what is whole."""
@@ -205,19 +204,21 @@ class Lake(Protocol):
         """Idempotent: a (`app_id`, `version`) that was committed before changes nothing."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SourceHorizon:
-    """How far a source's table in the lake reaches."""
+class SourceHorizon(Protocol):
+    """How far a source's table in the lake reaches: up to which event, as which version, with how many rows."""
 
-    lsn: int
-    version: int
-    rows: int
+    @property
+    def lsn(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
 
 
 class IngestClient(Protocol):
     """The ingest process, over HTTP or in the same one."""
 
-    def flush(self, sources: Sequence[str]) -> dict[str, SourceHorizon]:
+    def flush(self, sources: Sequence[str]) -> Mapping[str, SourceHorizon]:
         """Bring what was acknowledged into the lake. `UnavailableError` while the process does not answer."""
 
 

@@ -39,7 +39,7 @@ def frame(records: Sequence[dict[str, Any]]) -> pl.DataFrame:
 
 def failed(record: dict[str, Any]) -> bool:
     """Whether the model that was asked did not answer: an error, or a reply from a rung below it."""
-    return bool(record.get("error")) or record.get("rung") in ("default", "older", "older_version")
+    return bool(record.get("error")) or record.get("rung") in ("default", "error", "older", "older_version")
 
 
 def _json(value: Any) -> str:

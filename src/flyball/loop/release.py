@@ -47,8 +47,7 @@ class Releases:
                 code="already_served",
                 hint=f"flyball status shows what {service.name} serves",
             )
-        if running is not None:
-            unit.rollouts.put(replace(running, phase=Phase.SUPERSEDED, reason=f"superseded by {version}"))
+        close(unit, service.name, f"superseded by {version}")
         state = begin(
             id=new_id("ro"),
             service=service.name,
@@ -133,6 +132,13 @@ class Releases:
         )
         logger.info("rollout %s", decision.action.value, extra={"service": state.service, "version": state.version})
         return after
+
+
+def close(unit: Unit, service: str, reason: str) -> None:
+    """End a service's open rollout, if there is one, because something else takes its place."""
+    running = unit.rollouts.open(service)
+    if running is not None:
+        unit.rollouts.put(replace(running, phase=Phase.SUPERSEDED, reason=reason))
 
 
 def set_alias(unit: Unit, version: str, alias: str, now: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from flyball.loop.promote import Promotion
 from flyball.loop.publish import services, version_digest
 from flyball.training.ports import (
     ERROR_FORMAT,
+    PROGRESS_FORMAT,
     RESULT_FORMAT,
     SPEC_FORMAT,
     Engine,
@@ -68,6 +70,15 @@ class Runs:
 
     def directory(self, run: str) -> Path:
         return self._folder / run
+
+    def reports(self, run: str) -> dict[str, Any]:
+        """What a run says of itself: its progress, and the metrics that it logged."""
+        folder = self.directory(run)
+        try:
+            progress = read_document(folder / "progress.json", PROGRESS_FORMAT)
+        except (FlyballError, FileNotFoundError):
+            progress = {}
+        return {"progress": progress, "metrics": read_lines(folder / "metrics.jsonl")}
 
     # asking for one
 
@@ -284,7 +295,7 @@ def sources_of(spec: RunSpec) -> list[str]:
     return [source.name for source in project.sources if source.name in wanted]
 
 
-def _missing(spec: RunSpec, horizons: dict[str, SourceHorizon], intent: Intent) -> str:
+def _missing(spec: RunSpec, horizons: Mapping[str, SourceHorizon], intent: Intent) -> str:
     """What a run waits for, or ""."""
     rows = spec.batch.rows if spec.batch is not None else spec.model.rows
     horizon = horizons.get(rows)

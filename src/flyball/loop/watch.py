@@ -14,7 +14,7 @@ from flyball.define.spec import LabelSpec, ModelSpec, ProjectSpec, ServiceSpec, 
 from flyball.define.task import default_metric
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import UnavailableError
+from flyball.kernel.errors import FlyballError, UnavailableError
 from flyball.kernel.facts import Actor
 from flyball.kernel.ids import new_id
 from flyball.loop.ports import IngestClient, Metadata, Packages, Unit
@@ -38,6 +38,7 @@ from flyball.monitoring.quality import (
 
 LOOP = Actor(name="loop:monitor")
 FEEDBACK = "flyball_feedback"
+SEALED = "pii:"
 PERIODS = 4  # that are scored again at each look, since their labels may still be arriving
 LOOKS_PER_PERIOD = 4
 
@@ -93,10 +94,16 @@ class Watch:
                 start = int(record["at"]) // self._drift.period * self._drift.period
                 groups.setdefault((str(record["service"]), str(record["version"]), start), []).append(record)
         for (service, version, start), group in groups.items():
-            manifest = self._packages.manifest(version_digest(unit, version))
+            try:
+                manifest = self._packages.manifest(version_digest(unit, version))
+            except FlyballError as error:  # what cannot be binned must not keep predictions from the lake
+                logger.warning("drift is not counted: %s", error.message, extra={"version": version})
+                continue
             profile = manifest.get("profile") or {}
             if profile.get("features"):
                 counts = binned(profile, matrix(group, manifest["features"]))
+                for name in sealed_features(group):
+                    counts["features"].pop(name, None)
                 period = DriftPeriod(service=service, version=version, start=start, rows=len(group), counts=counts)
                 unit.monitoring.add_drift(period)
 
@@ -245,11 +252,22 @@ def matrix(records: Sequence[Record], features: Sequence[dict[str, Any]]) -> npt
         served = record["features"]
         for column, feature in enumerate(features):
             value = served.get(feature["name"]) if isinstance(served, dict) else served[column]
-            if isinstance(value, str):
+            if isinstance(value, str) and not value.startswith(SEALED):
                 value = codes[column].get(value, len(codes[column]))  # one that training did not know: "other"
-            if value is not None:
+            if value is not None and not isinstance(value, str):
                 result[row, column] = value
     return result
+
+
+def sealed_features(records: Sequence[Record]) -> set[str]:
+    """Features that are computed from pii: their values are digests in a record, and cannot be binned."""
+    return {
+        name
+        for record in records
+        if isinstance(record["features"], dict)
+        for name, value in record["features"].items()
+        if isinstance(value, str) and value.startswith(SEALED)
+    }
 
 
 def _source(project: ProjectSpec, name: str) -> SourceSpec | None:

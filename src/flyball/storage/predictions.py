@@ -9,13 +9,12 @@ import polars as pl
 
 from flyball.define.spec import ExprData, SourceSpec
 from flyball.features.evaluate import evaluate
-from flyball.features.frames import vector
-from flyball.features.vector import column_key, logical
+from flyball.features.vector import column_key, logical, vector_of
 from flyball.kernel.times import to_datetime
 from flyball.loop.records import TABLE
 
 FEEDBACK = "flyball_feedback"
-NOT_THE_MODEL = ("default", "older", "older_version")  # rungs whose replies say nothing about the version
+NOT_THE_MODEL = ("default", "error", "older", "older_version")  # rungs whose replies say nothing about the version
 
 _PREDICTION: dict[str, Any] = {
     "id": pl.String,
@@ -106,11 +105,11 @@ class LakeLabels:
 def evaluate_events(expr: ExprData, source: SourceSpec, events: pl.DataFrame) -> list[Any]:
     """`monitoring.quality.Evaluate` by the one evaluator: the value for each event, None where it is null."""
     leaves: dict[Any, Any] = {
-        column_key(source.name, column.name): logical(vector(events[column.name]), column)
+        column_key(source.name, column.name): logical(vector_of(events[column.name].to_list(), column.type), column)
         for column in source.columns
         if column.name in events.columns
     }
-    leaves["time",] = vector(events["_event_time"])
+    leaves["time",] = vector_of(events["_event_time"].to_list(), "timestamp")
     result = evaluate(expr, leaves, rows=len(events))
     return [value if valid else None for value, valid in zip(result.values.tolist(), result.valid, strict=True)]
 
