@@ -65,6 +65,10 @@ class Client:
                 return by_convention(self.settings.url)
         return self._endpoints
 
+    def known_endpoints(self, endpoints: Mapping[str, Any]) -> None:
+        """Take these addresses, for a caller that knows them without asking."""
+        self._endpoints = dict(endpoints)
+
     def _control(self, method: str, path: str, **more: Any) -> Any:
         return self._transport.request(method, self.settings.url + path, **more)
 
