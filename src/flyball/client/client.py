@@ -224,6 +224,10 @@ class Client:
 
     # inference
 
+    def inference_metrics(self) -> str:
+        """The metrics of the worker that answers, as Prometheus text."""
+        return str(self._inference("GET", "/metrics", headers={"Connection": "close"}, idempotent=True))
+
     def predict(
         self, service: str | Named, rows: Any = None, *, at: int | str | None = None, **fields: Any
     ) -> list[Data]:

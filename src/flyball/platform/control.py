@@ -18,7 +18,7 @@ from flyball.kernel.settings import Settings
 from flyball.platform.board import Board
 from flyball.platform.process import Loop
 from flyball.platform.state import OWNER, ensure_token, tokens
-from flyball.platform.wiring import IngestOverHttp, open_control
+from flyball.platform.wiring import OtherProcesses, open_control
 
 logger = logging.getLogger(__name__)
 TICK = 0.2  # seconds between two ticks of the loops
@@ -29,10 +29,10 @@ def run_control(settings: Settings) -> None:
     """Run until SIGTERM; then answer what was received, finish the tick, and end."""
     layout = Layout(settings.state)
     lock = FileLock(layout.lock("control"), "control")
-    ingest = IngestOverHttp(layout)
-    control = open_control(settings, ingest=ingest)
+    others = OtherProcesses(layout)
+    control = open_control(settings, ingest=others)
     token = ensure_token(layout)
-    board = Board(control, layout=layout, sources=ingest.sources)
+    board = Board(control, layout=layout, sources=others.sources, metrics=others.metrics)
     writing = threading.Lock()
     shell = Shell(
         core=control,

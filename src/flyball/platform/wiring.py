@@ -83,7 +83,7 @@ def open_control(
             artifacts=artifacts,
             packages=VersionPackages(layout.artifacts / "versions", artifacts),
             engine=engine or LocalEngine(),
-            ingest=ingest or IngestOverHttp(layout),
+            ingest=ingest or OtherProcesses(layout),
             plans=PlanFiles(layout),
             log=PredictionReader(layout.predictions),
             lake=lake,
@@ -103,8 +103,8 @@ def open_control(
     return control
 
 
-class IngestOverHttp:
-    """`loop.ports.IngestClient`: the ingest process, at the address that the supervisor wrote."""
+class OtherProcesses:
+    """Ingest (as `loop.ports.IngestClient`) and the workers, at the addresses that the supervisor wrote."""
 
     def __init__(self, layout: Layout, *, connect: Callable[[ClientSettings], Client] = Client) -> None:
         self._layout = layout
@@ -119,6 +119,10 @@ class IngestOverHttp:
     def sources(self) -> list[dict[str, Any]]:
         """The status of each source."""
         return self._ask().sources()
+
+    def metrics(self) -> str:
+        """The metrics of one worker."""
+        return self._ask().inference_metrics()
 
     def _ask(self) -> Client:
         try:
