@@ -41,14 +41,14 @@ def test_lines_from_a_pipe_are_pushed_in_batches_and_counted() -> None:
 
         def push(self, source: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
             self.sizes.append(len(rows))
-            return {"accepted": len(rows) - 1, "rejected": [{"reasons": ["x"]}], "duplicates": 0}
+            return {"accepted": len(rows) - 1, "quarantined": 1, "duplicates": 0, "reasons": {"too_late": 1}}
 
     client = Pushed()
     lines = io.StringIO("\n".join(json.dumps({"a": n}) for n in range(2_500)) + "\n\n")
     receipt = push_lines(client, "s", lines)  # type: ignore[arg-type]
     assert client.sizes == [1_000, 1_000, 500]
-    assert receipt == {"accepted": 2_497, "rejected": 3, "duplicates": 0}
-    assert told("s", receipt) == "s: 2497 rows accepted, 3 quarantined"
+    assert receipt == {"accepted": 2_497, "quarantined": 3, "duplicates": 0, "reasons": {"too_late": 3}}
+    assert told("s", receipt) == "s: 2497 rows accepted, 3 quarantined\n  3 × too_late"
 
 
 def test_a_line_that_is_not_json_is_named_by_its_number() -> None:

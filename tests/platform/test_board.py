@@ -11,8 +11,25 @@ from flyball.platform.board import Board
 
 
 class Core:
+    """A core that nothing was applied to."""
+
     def status(self) -> dict[str, Any]:
-        return {"at": 5, "projects": ["p"]}
+        return {"at": 5, "projects": [], "services": [], "predictions": {}, "plans": {}, "loops": {}}
+
+    def runs(self, *, model: str = "", kind: str = "", limit: int = 50) -> list[dict[str, Any]]:
+        return []
+
+    def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[dict[str, Any]]:
+        return []
+
+    def versions(self, model: str) -> dict[str, Any]:
+        raise AssertionError
+
+    service = quality = drift = versions
+
+
+def no_worker() -> str:
+    raise UnavailableError("nothing answers")
 
 
 class Ingest:
@@ -29,7 +46,7 @@ class Ingest:
 def test_the_rate_is_what_came_in_lately_and_stays_while_ingest_does_not_answer(tmp_path: Path) -> None:
     now = 0.0
     ingest = Ingest()
-    board = Board(Core(), layout=Layout(tmp_path), sources=ingest, monotonic=lambda: now)
+    board = Board(Core(), layout=Layout(tmp_path), sources=ingest, metrics=no_worker, monotonic=lambda: now)
     board.look()
     assert board.status()["sources"] == [{"name": "Trips", "rows": 0, "rate": 0.0}]
     for _ in range(30):
@@ -54,7 +71,7 @@ def test_processes_are_told_with_their_plans_and_only_workers_that_live(tmp_path
         write_document(layout.acknowledgements / f"{name}.json", ACKNOWLEDGEMENT_FORMAT, body)
     view = {"name": "Company", "source": "Trips"}
     write_document(layout.ingest_plan, FORMATS["ingest"], {"epoch": 4, "digest": "d", "views": [view]})
-    status = Board(Core(), layout=layout, sources=Ingest()).status()
+    status = Board(Core(), layout=layout, sources=Ingest(), metrics=no_worker).status()
     assert [p["name"] for p in status["processes"]] == ["ingest", "worker-0"]
     assert status["processes"][0]["error"] == "bad view"
     assert status["views"] == [{"name": "Company", "source": "Trips", "ready": False}]

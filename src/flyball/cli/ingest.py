@@ -36,12 +36,13 @@ def upload(client: Client, source: str, file: str, quiet: bool) -> dict[str, Any
 
 def push_lines(client: Client, source: str, lines: Iterable[str]) -> dict[str, Any]:
     """Push in batches; the receipts' counts are added up."""
-    total: dict[str, Any] = {"accepted": 0, "rejected": 0, "duplicates": 0}
+    total: dict[str, Any] = {"accepted": 0, "quarantined": 0, "duplicates": 0, "reasons": {}}
     for batch in batches(lines):
         receipt = client.push(source, batch)
-        for name in total:
-            found = receipt.get(name)
-            total[name] += len(found) if isinstance(found, list) else found or 0
+        for name in ("accepted", "quarantined", "duplicates"):
+            total[name] += receipt.get(name) or 0
+        for reason, count in (receipt.get("reasons") or {}).items():
+            total["reasons"][reason] = total["reasons"].get(reason, 0) + count
     return total
 
 
@@ -63,11 +64,9 @@ def batches(lines: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
 
 
 def told(source: str, receipt: dict[str, Any]) -> str:
-    rejected = receipt.get("rejected") or 0
-    count = len(rejected) if isinstance(rejected, list) else rejected
-    text = f"{source}: {receipt.get('accepted', 0)} rows accepted, {count} quarantined"
+    text = f"{source}: {receipt.get('accepted', 0)} rows accepted, {receipt.get('quarantined', 0)} quarantined"
     if receipt.get("duplicates"):
         text += f", {receipt['duplicates']} seen before"
-    reasons = receipt.get("reasons") or {}
-    shown = sorted(reasons.items(), key=lambda item: -item[1])[:5] if isinstance(reasons, dict) else []
-    return "\n".join([text, *(f"  {n} × {reason}" for reason, n in shown)])
+    reasons = sorted((receipt.get("reasons") or {}).items(), key=lambda item: -item[1])[:5]
+    examples = {e.get("rule"): e.get("message") for e in reversed(receipt.get("examples") or [])}
+    return "\n".join([text, *(f"  {n} × {reason}: {examples.get(reason, '')}".rstrip(": ") for reason, n in reasons)])

@@ -73,9 +73,9 @@ def follow(client: Client, run: str, *, quiet: bool) -> dict[str, Any]:
             if not quiet:
                 for line in lines:
                     click.echo(str(line.get("message", "")), err=True)
-            at = record.get("progress") or {}
-            if at.get("total"):
-                bar(float(at.get("done") or 0), float(at["total"]))
+            stages = (record.get("progress") or {}).get("stages") or [{}]
+            if stages[-1].get("total"):
+                bar(float(stages[-1].get("done") or 0), float(stages[-1]["total"]))
             if record.get("state") in FINAL:
                 break
             time.sleep(PAUSE)
@@ -86,10 +86,10 @@ def follow(client: Client, run: str, *, quiet: bool) -> dict[str, Any]:
 
 
 def summary(run: dict[str, Any]) -> str:
-    version = f" → {run['model']}/{run['version']}" if run.get("version") else ""
-    return f"{run['run']} {run.get('state', 'queued')}{version}  {numbers(run)}".rstrip()
+    text = f"{run['run']} {run.get('model')} {run.get('state')}"
+    return f"{text}  {numbers(run.get('result') or {})}".rstrip()
 
 
-def numbers(run: dict[str, Any]) -> str:
-    metrics = (run.get("metrics") or {}).items()
+def numbers(result: dict[str, Any]) -> str:
+    metrics = (result.get("metrics") or {}).items()
     return ", ".join(f"{name} {value:.4g}" for name, value in sorted(metrics) if isinstance(value, int | float))

@@ -65,6 +65,10 @@ class Client:
                 return by_convention(self.settings.url)
         return self._endpoints
 
+    def known_endpoints(self, endpoints: Mapping[str, Any]) -> None:
+        """Take these addresses, for a caller that knows them without asking."""
+        self._endpoints = dict(endpoints)
+
     def _control(self, method: str, path: str, **more: Any) -> Any:
         return self._transport.request(method, self.settings.url + path, **more)
 
@@ -219,6 +223,10 @@ class Client:
         return dict(self._control("GET", f"/v1/batches/{seg(name)}", idempotent=True))
 
     # inference
+
+    def inference_metrics(self) -> str:
+        """The metrics of the worker that answers, as Prometheus text."""
+        return str(self._inference("GET", "/metrics", headers={"Connection": "close"}, idempotent=True))
 
     def predict(
         self, service: str | Named, rows: Any = None, *, at: int | str | None = None, **fields: Any

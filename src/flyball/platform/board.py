@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from flyball.kernel.errors import FlyballError
 from flyball.kernel.files import read_document
 from flyball.kernel.layout import Layout
 from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT, FORMATS
+from flyball.platform.picture import Core, picture
 from flyball.platform.supervisor import console_address
+from flyball.platform.traffic import Traffic
 
 Data = dict[str, Any]
 RATE_OVER = 10.0  # seconds over which a source's rate is taken
-
-
-class Core(Protocol):
-    def status(self) -> Data: ...
 
 
 class Board:
@@ -27,6 +26,7 @@ class Board:
 
     Args:
         sources: ingest's status of each source; raises `FlyballError` where it does not answer.
+        metrics: a worker's metrics as Prometheus text; raises likewise.
     """
 
     def __init__(
@@ -35,25 +35,30 @@ class Board:
         *,
         layout: Layout,
         sources: Callable[[], list[Data]],
+        metrics: Callable[[], str],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = core
         self._layout = layout
         self._ask = sources
+        self._metrics = metrics
+        self._traffic = Traffic()
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._sources: list[Data] = []
         self._history: dict[str, list[tuple[float, int]]] = {}
 
     def look(self) -> None:
-        """Ask ingest; where it does not answer, the last answer stays."""
-        try:
+        """Ask ingest and the workers; where one does not answer, its last answer stays."""
+        with contextlib.suppress(FlyballError):
             sources = self._ask()
-        except FlyballError:
-            return
-        now = self._monotonic()
-        with self._lock:
-            self._sources = [source | {"rate": self._rate(source, now)} for source in sources]
+            now = self._monotonic()
+            with self._lock:
+                self._sources = [source | {"rate": self._rate(source, now)} for source in sources]
+        with contextlib.suppress(FlyballError):
+            text = self._metrics()
+            with self._lock:
+                self._traffic.take(text, self._monotonic())
 
     def _rate(self, source: Data, now: float) -> float:
         seen = self._history.setdefault(str(source.get("name")), [])
@@ -64,11 +69,13 @@ class Board:
         return (rows - before) / (now - then) if now > then else 0.0
 
     def status(self) -> Data:
-        status = dict(self._core.status())
+        status = picture(self._core)
         with self._lock:
-            status.setdefault("sources", self._sources)
-        status.setdefault("views", self._views())
-        status.setdefault("replay", self._layout.clock.exists())
+            status["sources"] = self._sources
+            now = self._monotonic()
+            status["services"] = [s | self._traffic.of(s["name"], now) for s in status["services"]]
+        status["views"] = self._views()
+        status["replay"] = self._layout.clock.exists()
         endpoints = self._document("endpoints.json", "flyball.endpoints")
         status["processes"] = self._processes(endpoints)
         if endpoints.get("control"):

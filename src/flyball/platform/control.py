@@ -18,7 +18,7 @@ from flyball.kernel.settings import Settings
 from flyball.platform.board import Board
 from flyball.platform.process import Loop
 from flyball.platform.state import OWNER, ensure_token, tokens
-from flyball.platform.wiring import ingest_client, open_control
+from flyball.platform.wiring import OtherProcesses, open_control
 
 logger = logging.getLogger(__name__)
 TICK = 0.2  # seconds between two ticks of the loops
@@ -29,9 +29,10 @@ def run_control(settings: Settings) -> None:
     """Run until SIGTERM; then answer what was received, finish the tick, and end."""
     layout = Layout(settings.state)
     lock = FileLock(layout.lock("control"), "control")
-    control = open_control(settings)
+    others = OtherProcesses(layout)
+    control = open_control(settings, ingest=others)
     token = ensure_token(layout)
-    board = Board(control, layout=layout, sources=ingest_client(layout).sources)
+    board = Board(control, layout=layout, sources=others.sources, metrics=others.metrics)
     writing = threading.Lock()
     shell = Shell(
         core=control,
@@ -63,7 +64,6 @@ def run_control(settings: Settings) -> None:
     finally:
         for loop in loops:
             loop.stop()
-        control.close()
         lock.release()
         logger.info("control stopped")
 

@@ -1,0 +1,137 @@
+"""Settings → wired cores. The only file of control and ingest that names concrete adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import polars as pl
+
+from flyball.client import Client
+from flyball.define.metrics import metrics_of
+from flyball.engines.local import LocalEngine
+from flyball.features.ports import OnlineStore
+from flyball.features.writer import OnlineWriter
+from flyball.ingest.service import Ingest
+from flyball.kernel.clock import Clock
+from flyball.kernel.errors import UnavailableError
+from flyball.kernel.files import read_document
+from flyball.kernel.layout import Layout
+from flyball.kernel.settings import ClientSettings, Settings
+from flyball.loop.control import Adapters, Control
+from flyball.loop.packages import VersionPackages
+from flyball.loop.plans import PlanFiles
+from flyball.loop.ports import IngestClient, SourceHorizon
+from flyball.loop.watch import Readers
+from flyball.platform.state import ensure_token, open_clock, tokens
+from flyball.serving.log import PredictionReader
+from flyball.serving.privacy import pii_digest, pii_key
+from flyball.storage.artifacts import LocalArtifacts
+from flyball.storage.event_log import SqliteEventLog
+from flyball.storage.lake import DeltaLake
+from flyball.storage.metadata.database import open_database
+from flyball.storage.metadata.migrations import migrate
+from flyball.storage.metadata.unit import SqlMetadata
+from flyball.storage.online import LmdbStore
+from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
+from flyball.training.ports import Engine
+
+
+class AppliedEvents:
+    """What was applied, as the online writer reads it back to build new views: the ingest core, which is made after."""
+
+    def __init__(self) -> None:
+        self.ingest: Ingest | None = None
+
+    def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
+        if self.ingest is None:
+            raise UnavailableError("ingest is still starting", code="starting")
+        return self.ingest.events(source, columns, through_lsn=through_lsn)
+
+
+def open_ingest(settings: Settings, *, clock: Clock | None = None, store: OnlineStore | None = None) -> Ingest:
+    """The ingest core of a state directory; its process is the only writer of log, online state and source tables."""
+    layout = Layout(settings.state)
+    time = clock or open_clock(layout)
+    applied = AppliedEvents()
+    ingest = Ingest(
+        log=SqliteEventLog(layout.event_log),
+        lake=DeltaLake(layout.lake),
+        applier=OnlineWriter(store or LmdbStore(layout.online), time, applied),
+        clock=time,
+    )
+    applied.ingest = ingest
+    return ingest
+
+
+def open_control(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    ingest: IngestClient | None = None,
+    engine: Engine | None = None,
+) -> Control:
+    """The control core of a state directory, its database brought up to date and its plans published."""
+    layout = Layout(settings.state)
+    database = open_database(layout.metadata)
+    migrate(database)
+    lake, artifacts = DeltaLake(layout.lake), LocalArtifacts(layout.artifacts)
+    key = pii_key(layout.predictions)
+    control = Control(
+        Adapters(
+            metadata=SqlMetadata(database),
+            artifacts=artifacts,
+            packages=VersionPackages(layout.artifacts / "versions", artifacts),
+            engine=engine or LocalEngine(),
+            ingest=ingest or OtherProcesses(layout),
+            plans=PlanFiles(layout),
+            log=PredictionReader(layout.predictions),
+            lake=lake,
+            readers=Readers(
+                predictions=LakePredictions(lake),
+                labels=LakeLabels(lake),
+                evaluate=evaluate_events,
+                metrics=metrics_of,
+                seal=lambda value: pii_digest(key, value),
+            ),
+            clock=clock or open_clock(layout),
+            runs=layout.runs,
+            tokens=lambda: tokens(layout),
+        )
+    )
+    control.start()
+    return control
+
+
+class OtherProcesses:
+    """Ingest (as `loop.ports.IngestClient`) and the workers, at the addresses that the supervisor wrote."""
+
+    def __init__(self, layout: Layout, *, connect: Callable[[ClientSettings], Client] = Client) -> None:
+        self._layout = layout
+        self._connect = connect
+        self._client: Client | None = None
+        self._url = ""
+
+    def flush(self, sources: Sequence[str]) -> dict[str, SourceHorizon]:
+        horizons = self._ask().flush(list(sources))
+        return {name: SourceHorizon(**found) for name, found in horizons.items()}
+
+    def sources(self) -> list[dict[str, Any]]:
+        """The status of each source."""
+        return self._ask().sources()
+
+    def metrics(self) -> str:
+        """The metrics of one worker."""
+        return self._ask().inference_metrics()
+
+    def _ask(self) -> Client:
+        try:
+            urls = read_document(self._layout.endpoints, "flyball.endpoints")
+        except FileNotFoundError:
+            raise UnavailableError("the platform is still starting", code="starting") from None
+        if self._client is None or self._url != urls["ingest"]:
+            self._url = str(urls["ingest"])
+            settings = ClientSettings(url=str(urls["control"]), token=ensure_token(self._layout))
+            self._client = self._connect(settings)
+            self._client.known_endpoints(urls)
+        return self._client
