@@ -103,7 +103,7 @@ project = fb.Project(
             "fraud",
             model=fraud,
             load=fb.Load(rps=500, p99="20ms"),
-            rollout=fb.Canary(steps=(5, 25, 100), hold="4h"),
+            rollout=fb.Canary(steps=(10, 50, 100), hold="2h", min_requests=30),
             default=0.02,
             retrain=fb.Retrain(on=[fb.drift(), fb.quality_drop("auc", 0.05)], cooldown="11d"),
             owner="payments-risk",
