@@ -20,8 +20,17 @@ from flyball.storage.lake import DeltaLake
 from tests.ingest.sources import DAY, LIVE_ONLY, NOW, PAYMENTS, SECOND, MemoryApplier, make_ingest, payment
 
 AT = NOW // SECOND
-SCHEMA = {"id": pl.String, "card": pl.String, "amount": pl.Float64, "kind": pl.String, "score": pl.Float64,
-          "items": pl.Int64, "gift": pl.Boolean, "due": pl.Datetime("us"), "at": pl.Int64}  # fmt: skip
+SCHEMA: dict[str, pl.DataType] = {
+    "id": pl.String(),
+    "card": pl.String(),
+    "amount": pl.Float64(),
+    "kind": pl.String(),
+    "score": pl.Float64(),
+    "items": pl.Int64(),
+    "gift": pl.Boolean(),
+    "due": pl.Datetime("us"),
+    "at": pl.Int64(),
+}
 
 
 def source(status: dict[str, Any], name: str = "Payments") -> dict[str, Any]:
