@@ -33,8 +33,9 @@ def test_a_decimal_is_read_from_its_text_and_never_rounded() -> None:
 
 @pytest.mark.parametrize("text", ["", "abc", "NaN", "inf", "1,000", "12_000", "-", "1.2.3", "٣", "0x10", "$5", "1 2"])
 def test_what_is_no_number_is_of_the_wrong_type(text: str) -> None:
-    for kind in ("decimal", "integer", "float"):
-        assert faulty(read([text], kind, scale=2)) == {"wrong_type": [0]}  # type: ignore[arg-type]
+    kinds: tuple[ColumnType, ...] = ("decimal", "integer", "float")
+    for kind in kinds:
+        assert faulty(read([text], kind, scale=2)) == {"wrong_type": [0]}
 
 
 def test_huge_and_tiny_exponents_are_refused_without_being_written_out() -> None:

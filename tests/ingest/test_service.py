@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,17 @@ from flyball.storage.lake import DeltaLake
 from tests.ingest.sources import DAY, LIVE_ONLY, NOW, PAYMENTS, SECOND, MemoryApplier, make_ingest, payment
 
 AT = NOW // SECOND
-SCHEMA = {"id": pl.String, "card": pl.String, "amount": pl.Float64, "kind": pl.String, "score": pl.Float64,
-          "items": pl.Int64, "gift": pl.Boolean, "due": pl.Datetime("us"), "at": pl.Int64}  # fmt: skip
+SCHEMA: dict[str, pl.DataType] = {
+    "id": pl.String(),
+    "card": pl.String(),
+    "amount": pl.Float64(),
+    "kind": pl.String(),
+    "score": pl.Float64(),
+    "items": pl.Int64(),
+    "gift": pl.Boolean(),
+    "due": pl.Datetime("us"),
+    "at": pl.Int64(),
+}
 
 
 def source(status: dict[str, Any], name: str = "Payments") -> dict[str, Any]:
@@ -247,6 +257,34 @@ def test_a_bad_plan_is_refused_and_the_old_one_kept(tmp_path: Path, plan: dict[s
     assert caught.value.code == code
     assert ingest.status()["epoch"] == 1
     assert ingest.append("Clicks", [{"page": "b", "at": AT}]).accepted == 1
+
+
+def test_what_is_in_the_log_of_a_source_that_left_reaches_the_lake_after_a_restart(tmp_path: Path) -> None:
+    make_ingest(tmp_path).append("Payments", [payment(1), payment(1), payment(2, amount="x")])
+    ingest = make_ingest(tmp_path, sources=[LIVE_ONLY])
+    ingest.flush()
+    lake = DeltaLake(tmp_path / "lake")
+    assert lake.types("Payments")["amount"] == pl.Decimal(18, 2)
+    assert (lake.count("Payments"), lake.count("Payments__quarantine")) == (1, 1)
+
+
+def test_an_applier_may_read_events_while_it_takes_a_plan(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    class Reading(MemoryApplier):
+        def load_plan(self, sources: Sequence[SourceSpec], views: Sequence[ViewSpec]) -> None:
+            super().load_plan(sources, views)
+            if len(views) == 1:
+                seen.append(ingest.events("Payments", ["id"], through_lsn=4)["id"].to_list())
+
+    ingest = make_ingest(tmp_path, applier=Reading())
+    ingest.append("Payments", [payment(1), payment(2)])
+    ingest.flush()
+    ingest.append("Payments", [payment(1), payment(3), payment(4)])
+    ingest.apply()
+    view = ViewSpec(name="V", kind="latest", source="Payments")
+    ingest.load_plan({"epoch": 2, "sources": [PAYMENTS], "views": [view]})
+    assert seen == [["p1", "p2", "p3"]]
 
 
 def test_status_tells_what_is_behind(tmp_path: Path) -> None:

@@ -64,14 +64,14 @@ class LakeCommitter:
         done = self._lake.version(source, source)
         applied = self._applier.applied_lsn(source)
         while done < applied:
-            frame = self.unique_events(source, after=done, through=applied)
+            frame = self._unique_events(source, after=done, through=applied)
             if frame is None:
                 break
             rows, done = frame
             self._lake.append(source, to_lake(rows, columns), app_id=source, version=done)
         return done
 
-    def unique_events(self, source: str, *, after: int, through: int) -> tuple[pl.DataFrame, int] | None:
+    def _unique_events(self, source: str, *, after: int, through: int) -> tuple[pl.DataFrame, int] | None:
         """The next events of the log that are the first of their key, and the last LSN looked at; None: no more.
 
         Asks the applier, so `through` may be at most what was applied.

@@ -65,7 +65,7 @@ class Ingest:
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
-        self._left: list[str] = []
+        self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
         self._plan: dict[str, Any] = {"epoch": 0, "digest": ""}
         self._floor: dict[str, int] = {}  # the LSN up to which the online state was fed from the lake
         self._applied_until: dict[str, int] = {}  # known_at of the newest event applied by this process
@@ -83,16 +83,20 @@ class Ingest:
         self._check_plan(sources, views)
         sources[FEEDBACK.name] = FEEDBACK
         with self._lock:
-            old, self._sources = self._sources, sources
+            old = self._sources, self._left
+            self._sources, self._left = sources, self._leaving(sources)
             try:
-                self._applier.load_plan(tuple(sources.values()), tuple(views))
+                self._applier.load_plan((*sources.values(), *self._left.values()), tuple(views))
             except BaseException:
-                self._sources = old
+                self._sources, self._left = old
                 raise
             self._intake.use(sources)
-            totals = self._log.totals()
-            self._left = [name for name, total in totals.items() if total.pending_batches and name not in sources]
             self._plan = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", "")}
+
+    def _leaving(self, sources: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
+        """The sources that are not in a plan, and either take events until it is loaded or have some in the log."""
+        remembered = {name: _remembered(name, t) for name, t in self._log.totals().items() if t.pending_batches}
+        return {name: spec for name, spec in (remembered | self._sources).items() if name not in sources}
 
     def _check_plan(self, sources: dict[str, SourceSpec], views: Sequence[ViewSpec]) -> None:
         if FEEDBACK.name in sources:
@@ -195,7 +199,7 @@ class Ingest:
 
     def _apply(self, source: str) -> int:
         count = self._feed_from_lake(source)
-        after = max(self._applier.applied_lsn(source), self._floor[source])
+        after = self._reach(source)
         if self._log.last_lsn(source) <= after:
             return count
         while batches := self._log.read(source, after=after, limit=self._config.apply_rows):
@@ -221,36 +225,42 @@ class Ingest:
         return count
 
     def _fitted(self, source: str, frame: pl.DataFrame) -> pl.DataFrame:
-        spec = self._sources.get(source)
-        return frame if spec is None else fitted(frame, spec)
+        return fitted(frame, self._known(source))
 
     # --- reading
 
     def events(
         self, source: str, columns: Sequence[str] | None = None, *, through_lsn: int | None = None
     ) -> pl.DataFrame:
-        """The physical frame of a source's events, duplicates left out, in LSN order: from the lake, then the log.
+        """The physical frame of a source's events in LSN order, each key once: from the lake, then from the log.
 
-        Reaches to `through_lsn`, at most to what was applied. Columns: the asked ones and the four of the platform.
+        Reaches to `through_lsn` (None: to what was applied). Columns: the asked ones (None: all) and the system's four.
+        Asks nothing of the applier where `through_lsn` is given, so that the applier may ask for events itself.
         """
         with self._lock:
-            spec = self._intake.source(source)
+            spec = self._known(source)
             schema = physical_schema(spec)
             wanted = list(schema) if columns is None else list(dict.fromkeys([*columns, *SYSTEM_COLUMNS]))
-            through = max(self._applier.applied_lsn(source), self._floor.get(source, 0))
-            through = through if through_lsn is None else min(through, through_lsn)
+            through = self._reach(source) if through_lsn is None else through_lsn
             done = self._lake.version(source, source)
             parts = [pl.DataFrame(schema=schema).select(wanted)]
             if done:
                 there = self._lake.types(source)
-                names = [name for name in wanted if name in there]
-                rows = self._lake.read(source, names, through_lsn=through)
+                rows = self._lake.read(source, [name for name in wanted if name in there], through_lsn=through)
                 missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in wanted if name not in there]
                 parts.append(rows.with_columns(missing).select(wanted))
-            while found := self._committer.unique_events(source, after=done, through=through):
-                frame, done = found
-                parts.append(fitted(frame, spec).select(wanted))
-        return pl.concat(parts)
+            while done < through and (batches := self._log.read(source, after=done, limit=self._config.commit_rows)):
+                tail = pl.concat([fitted(batch.frame, spec).select(wanted) for batch in batches])
+                parts.append(tail.filter((pl.col("_lsn") > done) & (pl.col("_lsn") <= through)))
+                done = batches[-1].last_lsn
+        return pl.concat(parts).unique("_key", keep="first", maintain_order=True)
+
+    def _reach(self, source: str) -> int:
+        """The LSN up to which the online state stands."""
+        return max(self._applier.applied_lsn(source), self._floor.get(source, 0))
+
+    def _known(self, source: str) -> SourceSpec:
+        return self._sources.get(source) or self._left.get(source) or self._intake.source(source)
 
     def quarantine(self, source: str, *, limit: int = 100) -> dict[str, Any]:
         """The newest quarantined rows with their reasons, pii redacted: `{source, total, rules, rows}`."""
@@ -289,7 +299,7 @@ class Ingest:
         }
 
     def _source_status(self, source: str, total: LogTotals) -> dict[str, Any]:
-        applied = max(self._applier.applied_lsn(source), self._floor.get(source, 0))
+        applied = self._reach(source)
         committed = self._lake.version(source, source)
         behind = max(0, total.last_lsn - applied)
         since = self._applied_until.get(source, total.last_known_at)
@@ -316,6 +326,15 @@ def _declared(items: Sequence[Any], kind: type[Any]) -> list[Any]:
         return [item if isinstance(item, kind) else msgspec.convert(item, kind) for item in items]
     except (msgspec.ValidationError, TypeError) as error:
         raise InvalidError(f"the ingest plan cannot be read: {error}", code="bad_plan") from None
+
+
+def _remembered(name: str, total: LogTotals) -> SourceSpec:
+    """What the log knows of a source that no plan declares any more: enough to bring its events to the lake."""
+    columns = tuple(
+        ColumnSpec(name=column, type=kind, scale=scale, nullable=True)
+        for column, (kind, scale) in total.columns.items()
+    )
+    return SourceSpec(name=name, columns=columns, event_time="_event_time")
 
 
 def _only(answers: Sequence[Receipt | FlyballError]) -> Receipt:
