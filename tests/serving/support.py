@@ -130,6 +130,9 @@ class FakeFeatures:
         matrix = np.full((len(rows), len(manifest.features)), np.nan)
         errors: dict[int, FlyballError] = {}
         for i, row in enumerate(rows):
+            if not isinstance(row["amount"], float | int) or row["channel"] not in ("web", "shop"):
+                errors[i] = InvalidError("a field is not of its type", code="bad_field")
+                continue
             for j, spec in enumerate(manifest.features):
                 value = row.get(spec.name)
                 if value is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -30,12 +31,11 @@ SEGMENT_SECONDS = 60.0
 LOCK_FILE = "lock"
 LOCK_SECONDS = 5.0  # how long a new worker waits for the one before it in its slot
 
-_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 
 
 class PredictionWriter:
-    """Appends records to one slot. Not safe for several threads: its owner locks.
+    """Appends records to one slot. Safe for several threads; a `sync` holds up no `write`.
 
     Args:
         folder: `predictions/SLOT`; locked until `close`.
@@ -52,7 +52,8 @@ class PredictionWriter:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._lock = _lock(folder, monotonic)
+        self._slot = _lock(folder, monotonic)
+        self._lock = threading.RLock()
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._monotonic = monotonic
@@ -74,32 +75,43 @@ class PredictionWriter:
         """
         if not records:
             return
-        if self._size > HEADER.size and self._due():
-            self._begin_segment()
         frames = bytearray()
         for record in records:
-            body = _encoder.encode(record)
+            body = msgspec.msgpack.encode(record)
             frames += FRAME.pack(len(body), zlib.crc32(body))
             frames += body
-        self._append(bytes(frames))
-        self.records += len(records)
-        self._unsynced = True
+        with self._lock:
+            if self._size > HEADER.size and self._due():
+                self._begin_segment()
+            self._append(bytes(frames))
+            self.records += len(records)
+            self._unsynced = True
         if durable:
             self.sync()
 
     def sync(self) -> None:
         """Bring what was written to the disk."""
-        if self._unsynced:
+        with self._lock:
+            if not self._unsynced or self._fd < 0:
+                return
             self._unsynced = False
-            os.fsync(self._fd)
+            fd = os.dup(self._fd)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            self._unsynced = True
+            raise translate_os_error(error, self._folder / "segment") from error
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
-        if self._fd < 0:
-            return
-        self.sync()
-        os.close(self._fd)
-        self._fd = -1
-        os.close(self._lock)
+        with self._lock:
+            if self._fd < 0:
+                return
+            self.sync()
+            os.close(self._fd)
+            self._fd = -1
+            os.close(self._slot)
 
     def position(self) -> dict[str, Any]:
         return {"segment": f"{self._number:08d}.log", "offset": self._size, "records": self.records}

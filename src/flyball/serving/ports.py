@@ -48,7 +48,8 @@ class FeatureBatch:
     Args:
         matrix: `(n, features)`, NaN for null, codes for categories.
         lsn, known_through: per source, how much of it was seen.
-        state: `fresh`; `stale` where online state lags; `default` where it could not be read and defaults stand in.
+        state: `fresh`, or `default` where online state could not be read and declared defaults stand in.
+        stale: rows whose features are not exact for their time.
         errors: what failed, by row; such a row's features are undefined.
     """
 
@@ -56,14 +57,19 @@ class FeatureBatch:
     lsn: Mapping[str, int] = field(default_factory=dict)
     known_through: Mapping[str, int] = field(default_factory=dict)
     state: FeatureState = "fresh"
+    stale: frozenset[int] = frozenset()
     errors: Mapping[int, FlyballError] = field(default_factory=dict)
+
+    def state_of(self, row: int) -> FeatureState:
+        return "stale" if row in self.stale else self.state
 
 
 class FeatureReader(Protocol):
     """Features of a version's rows, read from online state. Idempotent."""
 
     def vectors(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
-        """`rows` are checked request fields, one mapping a row; `at` is each row's domain time."""
+        """`rows` are request fields, every column of `manifest.inputs` with its value as it was sent; `at` is each
+        row's domain time. A value that is not of its column's type is an `InvalidError` of its row."""
         ...
 
 

@@ -24,7 +24,7 @@ from flyball.serving.ids import PredictionIds
 from flyball.serving.inputs import check_row
 from flyball.serving.outputs import answers, default_answer
 from flyball.serving.plan import Route, decode
-from flyball.serving.ports import FeatureBatch, FeatureReader, NoObserver, Observer, OpenRuntime, Tensors
+from flyball.serving.ports import FeatureBatch, FeatureReader, FeatureState, NoObserver, Observer, OpenRuntime, Tensors
 from flyball.serving.records import error_data, tensor_data
 from flyball.serving.router import choose, key_of, propensity, unit_of
 from flyball.serving.state import Served, Service, State, load
@@ -278,8 +278,12 @@ class Worker:
                 rung = "error"
                 if service.plan.default is not None:
                     answer, rung = default_answer(served.manifest.task, service.plan.default), "default"
-            row.outcome = _reply(service.name, row, answer, rung, batch, values) if answer is not None else error
-            record = self._record(service, row, answer, rung, error, len(rows), batch)
+            state: FeatureState = batch.state_of(position) if batch is not None else "fresh"
+            row.outcome = _reply(service.name, row, answer, rung, state, values) if answer is not None else error
+            record = self._record(service, row, answer, rung, error, len(rows))
+            record["feature_state"] = state
+            if batch is not None:
+                record["lsn"], record["known_through"] = dict(batch.lsn), dict(batch.known_through)
             if values is not None:
                 record["features"] = served.privacy.hide_features(names, values, self._pii_key)
             records.append(record)
@@ -320,7 +324,6 @@ class Worker:
         rung: str,
         error: FlyballError | None,
         size: int,
-        batch: FeatureBatch | None,
     ) -> dict[str, Any]:
         privacy = row.served.privacy
         return {
@@ -336,11 +339,11 @@ class Worker:
             "key": None if row.key is None else privacy.hide(row.key, self._pii_key),
             "inputs": privacy.hide(row.fields, self._pii_key),
             "features": {},
-            "lsn": dict(batch.lsn) if batch is not None else {},
-            "known_through": dict(batch.known_through) if batch is not None else {},
+            "lsn": {},
+            "known_through": {},
             "output": answer,
             "rung": rung,
-            "feature_state": batch.state if batch is not None else "fresh",
+            "feature_state": "fresh",
             "error": None if error is None else error_data(error),
             "usage": {"rows": 1},
             "cost": None,
@@ -381,7 +384,7 @@ class Worker:
         row.fields = {name: tensor_data(array) for name, array in given.items()}
         answer = {"prediction": {name: tensor_data(array) for name, array in outputs.items()}}
         rung = "model" if error is None else "error"
-        record = self._record(service, row, answer if error is None else None, rung, error, 1, None)
+        record = self._record(service, row, answer if error is None else None, rung, error, 1)
         error = self._write([record], durable=service.plan.log == "durable") or error
         self._count(service.name, row, error or {"rung": "model"})
         if error is not None:
@@ -393,8 +396,7 @@ class Worker:
         if not records:
             return None
         try:
-            with self._lock:
-                self._log.write(records, durable=durable)
+            self._log.write(records, durable=durable)
         except Exception as error:
             logger.exception("predictions could not be logged, so they are not answered")
             return model_error(error)
@@ -411,9 +413,7 @@ def reply_data(outcome: Outcome) -> Reply:
     return {"error": outcome.to_data()} if isinstance(outcome, FlyballError) else outcome
 
 
-def _reply(
-    service: str, row: _Row, answer: Reply, rung: str, batch: FeatureBatch | None, values: list[float] | None
-) -> Reply:
+def _reply(service: str, row: _Row, answer: Reply, rung: str, state: FeatureState, values: list[float] | None) -> Reply:
     reply = {
         "prediction_id": row.id,
         **answer,
@@ -421,7 +421,7 @@ def _reply(
         "version": row.route.version,
         "arm": row.route.arm,
         "rung": rung,
-        "features": batch.state if batch is not None else "fresh",
+        "features": state,
         "at": row.at,
     }
     if row.served.loaded.runtime is None and values is not None:
