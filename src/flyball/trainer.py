@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import polars as pl
 
 from flyball.define.spec import ModelSpec, ProjectSpec
@@ -97,18 +98,15 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
     from flyball.storage.lake import DeltaLake
 
     lake = DeltaLake(run_dir.parent.parent / spec.lake)
-    reader = LakeEvents(lake, spec.project, {source: horizon.lsn for source, horizon in spec.horizon.items()})
+    horizon = {source: reached.lsn for source, reached in spec.horizon.items()}
+    reader = LakeEvents(lake, spec.project, horizon)
 
     def training_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> TrainingRows:
-        rows: TrainingRows = training_set.build(model, project, reader, horizon=spec.horizon, at=spec.at)
-        return rows
-
-    def batch_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec, after: int) -> BatchRows:
-        return training_set.rows_to_score(model, project, reader, horizon=spec.horizon, at=spec.at, after=after)
+        return training_set.build(model, project, reader, horizon=horizon, at=spec.at)
 
     return Rooms(
         training_rows=training_rows,
-        batch_rows=batch_rows,
+        batch_rows=lambda spec, model, project: _batch_rows(spec, model, project, reader, horizon),
         metrics=metrics_of,
         scorer=_open_version,
         trees=predict_text,
@@ -116,6 +114,23 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         artifact=LocalArtifacts(run_dir.parent.parent / spec.artifacts).get,
         append=lambda table, frame, app_id, version: lake.append(table, frame, app_id=app_id, version=version),
     )
+
+
+def _batch_rows(
+    spec: RunSpec, model: ModelSpec, project: ProjectSpec, reader: LakeEvents, horizon: Mapping[str, int]
+) -> BatchRows:
+    from flyball.features.assemble import stack
+    from flyball.features.frames import once
+    from flyball.features.training_set import features_of
+
+    assert spec.batch is not None  # the caller checked it
+    # Its rows bring the columns that the model's rows declare; the features' expressions know these by that name.
+    source = msgspec.structs.replace(project.source(spec.batch.rows), name=model.rows)
+    events = reader.events(spec.batch.rows, None, through_lsn=None)
+    rows = once(events).filter(pl.col("_lsn") > spec.after).sort("_lsn")
+    computed = features_of(model.features, project, source, rows, reader, horizon=horizon, at=spec.at)
+    matrix = stack(model.features, computed.vectors, len(rows))
+    return BatchRows(X=matrix, frame=rows.select("_key", "_event_time", "_lsn"))
 
 
 class EventTables(Protocol):

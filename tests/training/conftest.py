@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Rows:
     t: npt.NDArray[np.int64]
     features: tuple[str, ...]
     digest: str = "0" * 64
+    inexact: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 def make_rows(count: int = 200, seed: int = 0) -> Rows:

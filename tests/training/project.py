@@ -14,7 +14,7 @@ import polars as pl
 from flyball.define.spec import ModelSpec, ProjectSpec, TaskSpec
 from flyball.kernel.files import write_document
 from flyball.kernel.ids import digest
-from flyball.loop.execution import Rooms, Scorer
+from flyball.loop.execution import BatchRows, Rooms, Scorer
 from flyball.registry import versions
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.training.ports import SPEC_FORMAT, Horizon, Matrix, RunSpec, Score
@@ -101,12 +101,12 @@ def fake_rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         positions = [rows.features.index(name) for name in names]
         return Rows(rows.frame, rows.X[:, positions], rows.y, rows.t, tuple(names))
 
-    def batch_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec, after: int) -> Rows:
+    def batch_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> BatchRows:
         lsn = np.arange(1, len(rows.y) + 1)
         frame = pl.DataFrame({"_key": [b"k"] * len(lsn), "_event_time": rows.t, "_lsn": lsn})
         through = spec.horizon["Trips"].lsn
-        keep = (lsn > after) & (lsn <= through)
-        return Rows(frame.filter(keep), rows.X[keep], rows.y[keep], rows.t[keep], rows.features)
+        keep = (lsn > spec.after) & (lsn <= through)
+        return BatchRows(X=rows.X[keep], frame=frame.filter(keep))
 
     return Rooms(
         training_rows=training_rows,

@@ -6,20 +6,37 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from flyball import trainer
-from flyball.define.spec import ModelSpec, ProjectSpec
+from flyball.define.spec import (
+    AggregateSpec,
+    BatchSpec,
+    ColumnSpec,
+    FeatureSpec,
+    LabelSpec,
+    ModelSpec,
+    ProjectSpec,
+    TaskSpec,
+    ViewSpec,
+)
+from flyball.engines.local import LocalEngine
 from flyball.kernel.errors import FlyballError
-from flyball.kernel.files import read_document
+from flyball.kernel.files import read_document, write_document
+from flyball.kernel.times import DAY, HOUR
+from flyball.registry import versions
 from flyball.registry.versions import FORMAT
-from flyball.training.ports import RunSpec
+from flyball.storage.artifacts import LocalArtifacts
+from flyball.training.ports import RESULT_FORMAT, SPEC_FORMAT, Horizon, RunSpec
 from tests.registry.models import pipeline
 from tests.registry.test_graphs import linear
-from tests.training.conftest import PROJECT, TRIPS, Rows, make_rows
-from tests.training.project import fake_rooms, prepare
+from tests.training.conftest import MODEL, PROJECT, TRIPS, Rows, make_rows
+from tests.training.project import CODE, fake_rooms, prepare
+from tests.training.test_bundle import zipped
+from tests.training.test_trainer import finish
 
 pytest.importorskip("flyball.engines.runtimes")
 pytest.importorskip("flyball.serving.trees")
@@ -110,3 +127,91 @@ def test_events_are_read_as_far_as_the_horizon(tmp_path: Path) -> None:
     assert reader.events("Trips", ["fare"], through_lsn=None)["_lsn"].to_list() == [1, 2, 3]
     assert reader.events("Trips", ["fare"], through_lsn=2)["_event_time"].to_list() == [1, 2]
     assert reader.events("Trips", None, through_lsn=9)["payment"].to_list() == [None] * 3
+
+
+def real_project() -> ProjectSpec:
+    drivers = ViewSpec(
+        name="Drivers",
+        kind="window",
+        source="Trips",
+        entity=("driver",),
+        aggregates=(
+            AggregateSpec(name="fare_mean", op="mean", value=["col", "Trips", "fare"], window=7 * DAY, hop=HOUR),
+        ),
+    )
+    model = ModelSpec(
+        name="tip",
+        task=TaskSpec(kind="binary"),
+        rows="Trips",
+        label=LabelSpec(expr=["gt", ["col", "Trips", "tip"], ["lit", 2.0]]),
+        features=(
+            FeatureSpec(name="fare", expr=["col", "Trips", "fare"]),
+            MODEL.features[1],
+            FeatureSpec(name="usual", expr=["view", "Drivers", "fare_mean", ["driver"]]),
+        ),
+        module="taxi",
+        function="tip",
+    )
+    tip = ColumnSpec(name="tip", type="float")
+    trips = msgspec.structs.replace(TRIPS, columns=(*TRIPS.columns, tip))
+    return ProjectSpec(name="taxi", sources=(trips,), views=(drivers,), models=(model,))
+
+
+def events(count: int) -> pl.DataFrame:
+    """Drivers with habits of their own: the tip depends on the driver's usual fare."""
+    random = np.random.default_rng(0)
+    driver = random.integers(0, 8, count)
+    t = np.arange(count) * 3_600_000_000
+    fare = 5 + driver * 3 + random.gamma(2.0, 1.0, count)
+    time = pl.Series(t).cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame(
+        {
+            "driver": [f"d{d}" for d in driver],
+            "fare": fare,
+            "payment": random.choice(["cash", "card", "other"], count),
+            "time": time,
+            "tip": np.where(driver > 3, 3.0, 1.0) + random.normal(0, 1, count),
+            "_event_time": time,
+            "_known_at": time,
+            "_lsn": np.arange(1, count + 1),
+            "_key": [b"%016d" % n for n in range(count)],
+        }
+    )
+
+
+@pytest.mark.slow
+def test_a_run_from_the_lake_and_a_batch_with_its_version(tmp_path: Path) -> None:
+    pytest.importorskip("flyball.features.training_set")
+    pytest.importorskip("flyball.storage.lake")
+    from flyball.storage.lake import DeltaLake
+
+    project = real_project()
+    lake = DeltaLake(tmp_path / "lake")
+    lake.append("Trips", events(400), app_id="test", version=1)
+    horizon = {"Trips": Horizon(lsn=300, version=1, rows=300)}
+    bundle = LocalArtifacts(tmp_path / "artifacts").put(zipped({"taxi.py": CODE}))
+
+    def launch(**options: Any) -> dict[str, Any]:
+        spec = RunSpec(model=project.models[0], project=project, bundle=bundle, horizon=horizon, at=10**15, **options)
+        run_dir = tmp_path / "runs" / spec.run
+        run_dir.mkdir(parents=True)
+        write_document(run_dir / "spec.json", SPEC_FORMAT, spec.to_data())
+        engine = LocalEngine(environment={"PYTHONPATH": str(Path(trainer.__file__).parents[1])})
+        poll = finish(engine, engine.launch(run_dir))
+        assert poll.code == 0, (run_dir / "stderr.log").read_text()
+        return read_document(run_dir / "result.json", RESULT_FORMAT)
+
+    trained = launch(run="run_1", params={"baseline": "without_windows"})
+    assert trained["rows"] == 300
+    assert trained["runtime"] == "trees"
+    assert trained["metrics"]["auc"] > 0.8
+    installed = versions.install(tmp_path / "runs" / "run_1" / "version", tmp_path / "artifacts" / "versions")
+    found = installed.manifest
+    assert [view["name"] for view in found["views"]] == ["Drivers"]
+    assert [column["name"] for column in found["inputs"]] == ["driver", "fare", "payment"]
+    batch = BatchSpec(name="daily", model="tip", rows="Trips", every=1, output="scores")
+    scored = launch(run="run_2", kind="batch", batch=batch, version=trained["digest"], after=250)
+    assert (scored["rows"], scored["through"]) == (50, 300)
+    assert lake.read("scores", ["_lsn"])["_lsn"].to_list() == list(range(251, 301))
+    champion = launch(run="run_3", champion=trained["digest"])
+    assert champion["evaluation"]["champion"]["metrics"] == trained["metrics"]

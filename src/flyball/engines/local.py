@@ -29,7 +29,7 @@ class LocalEngine:
     """Starts `command RUN_DIR` with standard output and error in `stdout.log` and `stderr.log` of the directory.
 
     Args:
-        command: what is started; by default `python -m flyball.trainer`.
+        command: what is started; by default the trainer, importing nothing from the current directory (-P).
         nice: how far a run steps back behind serving; 0 to 19.
         environment: variables added to this process's own.
     """
@@ -37,7 +37,7 @@ class LocalEngine:
     def __init__(
         self, *, command: Sequence[str] = (), nice: int = 10, environment: Mapping[str, str] | None = None
     ) -> None:
-        self._command = tuple(command) or (sys.executable, "-m", "flyball.trainer")
+        self._command = tuple(command) or (sys.executable, "-P", "-m", "flyball.trainer")
         self._nice = nice
         self._environment = dict(environment or {})
         self._children: dict[Handle, subprocess.Popen[bytes]] = {}

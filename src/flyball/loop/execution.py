@@ -36,15 +36,13 @@ class Scorer(Protocol):
     def predict(self, matrix: Matrix) -> Score: ...
 
 
-class BatchRows(Protocol):
-    """Rows to score: as `TrainingRows`, labels apart, with what identifies each in the source."""
+@dataclass(frozen=True, kw_only=True)
+class BatchRows:
+    """Rows to score: `X` is `(n, features)`; `frame` says, in their order, which they are in the source: `_key`
+    (Binary), `_event_time` and `_lsn` (Int64)."""
 
-    @property
-    def X(self) -> Matrix: ...
-    @property
-    def frame(self) -> pl.DataFrame:
-        """`_key` (Binary), `_event_time`, `_lsn` (Int64), in the order of `X`."""
-        ...
+    X: Matrix
+    frame: pl.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ class Rooms:
 
     Args:
         training_rows: the point-in-time training set of a model.
-        batch_rows: the rows of a batch with an LSN above the given one, and their features at their own times.
+        batch_rows: the rows of the spec's batch with an LSN above its `after`, and their features at their own times.
         metrics: all metrics of a task.
         scorer: a verified version directory of this digest, opened; closed when the block ends.
         trees, onnx: the tree kernel, and a run of a serialized ONNX model.
@@ -62,7 +60,7 @@ class Rooms:
     """
 
     training_rows: Callable[[RunSpec, ModelSpec, ProjectSpec], TrainingRows]
-    batch_rows: Callable[[RunSpec, ModelSpec, ProjectSpec, int], BatchRows]
+    batch_rows: Callable[[RunSpec, ModelSpec, ProjectSpec], BatchRows]
     metrics: Callable[[TaskSpec, Any, Any], dict[str, float | None]]
     scorer: Callable[[Path, str], contextlib.AbstractContextManager[Scorer]]
     artifact: Callable[[str], bytes]

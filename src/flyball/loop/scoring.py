@@ -22,7 +22,7 @@ def score(context: Context) -> dict[str, Any]:
     progress.stage("data")
     folder = context.versions / spec.version
     found = versions.read(folder, expected=spec.version).manifest
-    rows = context.rooms.batch_rows(spec, *as_trained(found, spec), spec.after)
+    rows = context.rooms.batch_rows(spec, *as_trained(found, spec))
     progress.count(rows=len(rows.frame))
     progress.stage("scoring", rows=len(rows.frame))
     if len(rows.frame):

@@ -29,7 +29,8 @@ def train(context: Context, function: TrainFunction) -> dict[str, Any]:
     spec, model, progress = context.spec, context.spec.model, context.progress
     progress.stage("data")
     data = dataset(context.rooms.training_rows(spec, model, spec.project), model, spec.project)
-    progress.count(rows=len(data.train) + len(data.test), train=len(data.train), test=len(data.test))
+    rows = len(data.train) + len(data.test)
+    progress.count(rows=rows, train=len(data.train), test=len(data.test), left_out=data.left_out)
     progress.stage("training", rows=len(data.train), features=len(data.features))
     packed, extra = _call(context, function, data)
     progress.stage("evaluation", rows=len(data.test))
@@ -49,7 +50,7 @@ def train(context: Context, function: TrainFunction) -> dict[str, Any]:
         "model": model.name,
         "metrics": metrics,
         "evaluation": evaluation,
-        "rows": len(data.train) + len(data.test),
+        "rows": rows,
         "runtime": version.manifest["runtime"]["kind"],
         "snapshot": data.digest,
     }
@@ -172,6 +173,8 @@ def _package(
         snapshot={
             "digest": data.digest,
             "rows": len(data.train) + len(data.test),
+            "inexact": data.inexact,
+            "left_out": data.left_out,
             "horizon": {name: horizon.to_data() for name, horizon in spec.horizon.items()},
         },
         bundle=spec.bundle,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,11 +60,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """`train` to learn from and `test`, held out and later than all of `train`. `digest` names the rows."""
+    """`train` to learn from and `test`, held out and later than all of `train`. `digest` names the rows.
+
+    `inexact` rows have a value that could not be computed exactly; `left_out` counts rows without a certain label.
+    """
 
     train: Part
     test: Part
     digest: str
+    inexact: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -80,7 +85,7 @@ class Dataset:
 
     def select(self, features: Sequence[str]) -> Dataset:
         """The same rows with fewer features."""
-        return Dataset(train=self.train.select(features), test=self.test.select(features), digest=self.digest)
+        return replace(self, train=self.train.select(features), test=self.test.select(features))
 
 
 def dataset(rows: TrainingRows, model: ModelSpec, project: ProjectSpec) -> Dataset:
@@ -111,7 +116,13 @@ def dataset(rows: TrainingRows, model: ModelSpec, project: ProjectSpec) -> Datas
         features=tuple(rows.features),
         categories={spec.name: spec.categories for spec in model.features if spec.categories},
     )
-    return Dataset(train=_slice(whole, 0, cut), test=_slice(whole, cut, len(t)), digest=rows.digest)
+    return Dataset(
+        train=_slice(whole, 0, cut),
+        test=_slice(whole, cut, len(t)),
+        digest=rows.digest,
+        inexact=rows.inexact,
+        left_out=dict(rows.left_out),
+    )
 
 
 def time_split(t: npt.NDArray[np.int64], test: float) -> int:

@@ -6,7 +6,7 @@ are joined by files and a stored identity alone, so a run outlives the process t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -235,3 +235,12 @@ class TrainingRows(Protocol):
     def features(self) -> Sequence[str]: ...
     @property
     def digest(self) -> str: ...
+    @property
+    def inexact(self) -> int:
+        """How many rows have a value that could not be computed exactly."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many rows had no certain label, by reason."""
+        ...
