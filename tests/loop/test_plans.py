@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from flyball.define.spec import RolloutSpec
+from flyball.governance.facts import wall_now
 from flyball.kernel.files import write_document
 from flyball.kernel.layout import Layout
+from flyball.kernel.times import DAY
 from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT, PlanFiles, process_alive
 from flyball.loop.ports import Acknowledgement
 from flyball.loop.publish import observe_rollout
@@ -44,11 +46,15 @@ def test_only_live_processes_are_heard(layout: Layout) -> None:
     acknowledge(layout, "worker-0", epoch=4, pid=1)
     acknowledge(layout, "worker-1", epoch=3, pid=2, error="no memory")
     (layout.acknowledgements / "torn.json").write_text("{")
-    plans = PlanFiles(layout, alive=lambda pid: pid == 1)
+    plans = PlanFiles(layout, alive=lambda pid, at: pid == 1)
     assert plans.acknowledgements() == [Acknowledgement(process="worker-0", epoch=4, digest="d")]
-    assert len(PlanFiles(layout, alive=lambda pid: True).acknowledgements()) == 2
-    assert process_alive(os.getpid())
-    assert not process_alive(2**22 + 1)
+    assert len(PlanFiles(layout, alive=lambda pid, at: True).acknowledgements()) == 2
+
+
+def test_a_process_that_only_has_the_number_of_another_is_not_heard() -> None:
+    assert process_alive(os.getpid(), wall_now())
+    assert not process_alive(os.getpid(), wall_now() - 365 * DAY)  # someone else had this number then
+    assert not process_alive(2**22 + 1, wall_now())
 
 
 def test_a_rollout_is_acknowledged_by_all_workers_and_refused_by_any(metadata: SqlMetadata) -> None:

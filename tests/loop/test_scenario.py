@@ -133,6 +133,14 @@ def test_a_quality_drop_is_found_from_late_labels_and_retrains(platform: Platfor
     platform.advance(8 * HOUR)
     assert [alert["kind"] for alert in platform.control.quality("tip")["alerts"]] == ["quality_drop"]
     assert platform.control.runs()[0]["cause"] == "retrain"
+    platform.train(auc=0.9, champion=0.5)
+    assert platform.control.service("tip")["rollout"]["version"] == "tip/2"
+    for _ in range(8):
+        platform.advance(5 * MINUTE)
+        platform.traffic(200)
+    assert platform.control.service("tip")["version"] == "tip/2"
+    assert platform.control.status()["alerts"] == []  # it was on the version that was replaced
+    assert len(platform.control.runs()) == 2
 
 
 def test_a_version_under_review_waits_for_approval(platform: Platform) -> None:

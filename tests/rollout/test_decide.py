@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flyball.define.spec import RolloutSpec
 from flyball.kernel.times import MINUTE
@@ -118,3 +120,30 @@ def test_shares_always_sum_to_all() -> None:
     assert shares("tip/1", canary(phase=Phase.ABORTING))[0].version == "tip/1"
     assert shares("tip/2", canary(phase=Phase.PROMOTED))[0].version == "tip/2"
     assert shares("", None) == ()
+
+
+@given(
+    steps=st.lists(st.floats(0.01, 99.99), min_size=1, max_size=5, unique=True).map(sorted),
+    ticks=st.lists(st.tuples(st.integers(0, 15), st.integers(0, 100), st.integers(0, 3), st.booleans()), max_size=30),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_observed_the_weight_only_rises_until_it_is_all_or_nothing(
+    steps: list[float], ticks: list[tuple[int, int, int, bool]]
+) -> None:
+    spec = RolloutSpec(kind="canary", steps=tuple(steps), hold=10 * MINUTE, min_requests=50)
+    state = begin(id="ro_1", service="tip", version="tip/2", previous="tip/1", spec=spec, now=0)
+    now, counts = 0, dict[int, ArmCounts]()
+    for minutes, requests, errors, acknowledged in ticks:
+        now += minutes * MINUTE
+        if state.phase is Phase.STEPPING and acknowledged and state.step_at is None:
+            state = replace(state, step_at=now)
+        seen = counts.get(state.weight, ArmCounts(arm="canary", weight=state.weight))
+        counts[state.weight] = replace(
+            seen, requests=seen.requests + requests, errors=seen.errors + min(errors, requests)
+        )
+        evidence = Evidence(acknowledged=acknowledged, counts=tuple(counts.values()))
+        after = step(state, decide(state, evidence, spec, now), now)
+        assert sum(share.weight for share in shares("tip/1", after)) == 10_000
+        aborted = after.phase in (Phase.ABORTING, Phase.ABORTED)
+        assert after.weight == 0 if aborted else after.weight >= state.weight
+        state = after

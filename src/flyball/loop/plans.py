@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flyball.kernel.errors import FlyballError
 from flyball.kernel.files import read_document, write_document
 from flyball.kernel.layout import Layout
+from flyball.kernel.times import SECOND
 from flyball.loop.ports import Acknowledgement
 
 FORMATS = {"ingest": "flyball.ingest_plan", "serving": "flyball.serving_plan"}
 ACKNOWLEDGEMENT_FORMAT = "flyball.ack"
+CLOCK_SLACK = 2 * SECOND  # the boot time is known to the second
 
 
-def process_alive(pid: int) -> bool:
-    """Whether a process with this id runs on this machine."""
+def process_alive(pid: int, at: int) -> bool:
+    """Whether the process that had this id at real time `at` (microseconds) still runs on this machine: one that
+    started later only has its number."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        boot = next(line for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    except (OSError, StopIteration):
         return False
-    except PermissionError:
-        return True
-    return True
+    started = int(boot.split()[1]) + int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+    return started * SECOND <= at + CLOCK_SLACK
 
 
 class PlanFiles:
-    """`loop.ports.Plans` in a state directory. `alive` tells whether the process that wrote a file still runs."""
+    """`loop.ports.Plans` in a state directory. `alive` tells whether the process (pid, real time) that wrote a file
+    still runs."""
 
-    def __init__(self, layout: Layout, *, alive: Callable[[int], bool] = process_alive) -> None:
+    def __init__(self, layout: Layout, *, alive: Callable[[int, int], bool] = process_alive) -> None:
         self._layout = layout
         self._alive = alive
 
@@ -53,7 +58,7 @@ class PlanFiles:
                 body = read_document(path, ACKNOWLEDGEMENT_FORMAT)
             except (FlyballError, FileNotFoundError):
                 continue  # being replaced, or not ours
-            if self._alive(int(body.get("pid", 0))):
+            if self._alive(int(body.get("pid", 0)), int(body.get("at", 0))):
                 found.append(
                     Acknowledgement(
                         process=path.stem,

@@ -73,7 +73,9 @@ class Releases:
     def rollback(self, unit: Unit, service: ServiceSpec, *, actor: Actor) -> RolloutState:
         """Serve the previous version again, all at once: it is still loaded. An open rollout is aborted."""
         running = unit.rollouts.open(service.name)
-        if running is not None and running.phase is not Phase.ABORTING and running.previous:
+        if running is not None and running.phase is Phase.ABORTING:
+            return running  # it goes back already
+        if running is not None and running.previous:
             decision = Decision(action=Action.ABORT, reason=f"rolled back by {actor.name}")
             return self._apply(unit, running, decision, actor)
         served = unit.rollouts.served(service.name)

@@ -83,7 +83,7 @@ def observe(unit: Unit, service: ServiceSpec) -> Observed:
         trained_at=trained_at,
         last_run_at=runs[0].created if runs else None,
         busy=_busy(unit, service),
-        alerts=tuple(alert for alert in unit.monitoring.alerts(service.name, open_only=True)),
+        alerts=tuple(a for a in unit.monitoring.alerts(service.name, open_only=True) if a.version == current),
     )
 
 

@@ -15,7 +15,7 @@ from flyball.define.expression import leaves
 from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import FlyballError, UnavailableError
+from flyball.kernel.errors import FlyballError, NotFoundError, UnavailableError
 from flyball.kernel.facts import Actor
 from flyball.kernel.files import read_document, write_document
 from flyball.kernel.ids import new_id
@@ -145,8 +145,8 @@ class Runs:
             champion = self._champion(unit, record.model)
         try:
             horizons = self._ingest.flush(sources_of(record.spec))
-        except UnavailableError as error:
-            return self._not_yet(intent, f"ingest does not answer: {error.message}")
+        except (UnavailableError, NotFoundError) as error:  # it is away, or has not taken the newest plan
+            return self._not_yet(intent, f"ingest cannot answer: {error.message}")
         missing = _missing(record.spec, horizons, intent)
         if missing and record.kind == "batch":
             return self._skip(record, missing)

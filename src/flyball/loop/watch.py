@@ -14,7 +14,7 @@ from flyball.define.spec import LabelSpec, ModelSpec, ProjectSpec, ServiceSpec, 
 from flyball.define.task import default_metric
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import FlyballError, UnavailableError
+from flyball.kernel.errors import FlyballError, NotFoundError, UnavailableError
 from flyball.kernel.facts import Actor
 from flyball.kernel.ids import new_id
 from flyball.loop.ports import IngestClient, Metadata, Packages, Unit
@@ -130,6 +130,10 @@ class Watch:
         found = {}
         for project, service, version in served:
             if version:
+                # An alert on a version that serves no more is closed now, not at the next look at quality.
+                self._follow(
+                    Finding(kind="quality_drop", service=service.name, version=version, firing=None, details={})
+                )
                 notes = [self._judge_drift(service, version), self._judge_quality(project, service, version)]
                 found[service.name] = "; ".join(filter(None, notes))
         return found
@@ -162,7 +166,7 @@ class Watch:
             return ""
         try:
             scored = self._score(project, service, model, now)
-        except UnavailableError as error:
+        except (UnavailableError, NotFoundError) as error:  # ingest is away, or has not taken the newest plan
             return f"quality not yet: {error.message}"
         with self._metadata.write() as unit:
             for period in scored:
