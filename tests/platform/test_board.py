@@ -46,7 +46,10 @@ class Ingest:
 def test_the_rate_is_what_came_in_lately_and_stays_while_ingest_does_not_answer(tmp_path: Path) -> None:
     now = 0.0
     ingest = Ingest()
-    board = Board(Core(), layout=Layout(tmp_path), sources=ingest, metrics=no_worker, monotonic=lambda: now)
+    layout = Layout(tmp_path)
+    board = Board(
+        Core(), layout=layout, sources=ingest, metrics=no_worker, predictions=dict, monotonic=lambda: now
+    )
     board.look()
     assert board.status()["sources"] == [{"name": "Trips", "rows": 0, "rate": 0.0}]
     for _ in range(30):
@@ -71,7 +74,7 @@ def test_processes_are_told_with_their_plans_and_only_workers_that_live(tmp_path
         write_document(layout.acknowledgements / f"{name}.json", ACKNOWLEDGEMENT_FORMAT, body)
     view = {"name": "Company", "source": "Trips"}
     write_document(layout.ingest_plan, FORMATS["ingest"], {"epoch": 4, "digest": "d", "views": [view]})
-    status = Board(Core(), layout=layout, sources=Ingest(), metrics=no_worker).status()
+    status = Board(Core(), layout=layout, sources=Ingest(), metrics=no_worker, predictions=dict).status()
     assert [p["name"] for p in status["processes"]] == ["ingest", "worker-0"]
     assert status["processes"][0]["error"] == "bad view"
     assert status["views"] == [{"name": "Company", "source": "Trips", "ready": False}]

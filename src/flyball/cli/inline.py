@@ -22,7 +22,7 @@ def train_inline(client: Client, project: str, model: str, params: dict[str, Any
 
     The training set is read from the platform's state directory, so this works on the platform's machine only.
     """
-    from flyball.trainer import TrainFunction, run_inline
+    from flyball.trainer import run_inline
     from flyball.training.ports import Horizon, RunSpec
 
     declared = load_project(project)
@@ -46,7 +46,7 @@ def train_inline(client: Client, project: str, model: str, params: dict[str, Any
         at=int(status["at"]),
         params=params,
     )
-    return run_inline(run_spec, Layout(state).runs / run, function=cast(TrainFunction, function.function))
+    return run_inline(run_spec, Layout(state).runs / run, function=cast(Any, function.function))
 
 
 def find_model(project: Project, name: str) -> Model:

@@ -48,6 +48,10 @@ def read_rows(file: str) -> list[dict[str, Any]]:
 
 
 def line(reply: dict[str, Any]) -> str:
-    output = reply.get("output", reply.get("prediction"))
+    """The prediction, its score, and which version and rung answered; or why this row has none."""
+    if "error" in reply:
+        return f"error: {reply['error'].get('message', '')}"
+    score = reply.get("score")
+    answer = [json.dumps(reply.get("prediction")), *([f"score {score:.6g}"] if isinstance(score, float) else [])]
     notes = [str(reply[key]) for key in ("version", "rung", "prediction_id") if reply.get(key)]
-    return f"{output}  " + "  ".join(notes)
+    return "  ".join(answer + notes)

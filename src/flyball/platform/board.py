@@ -27,6 +27,7 @@ class Board:
     Args:
         sources: ingest's status of each source; raises `FlyballError` where it does not answer.
         metrics: a worker's metrics as Prometheus text; raises likewise.
+        predictions: how many predictions of each service are in the lake.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Board:
         layout: Layout,
         sources: Callable[[], list[Data]],
         metrics: Callable[[], str],
+        predictions: Callable[[], dict[str, int]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._core = core
         self._layout = layout
         self._ask = sources
         self._metrics = metrics
+        self._predictions = predictions
         self._traffic = Traffic()
         self._monotonic = monotonic
         self._lock = threading.Lock()
@@ -70,10 +73,17 @@ class Board:
 
     def status(self) -> Data:
         status = picture(self._core)
+        logged = self._predictions()
+        labels = {quality["service"]: quality["labels"] for quality in status["quality"]}
         with self._lock:
             status["sources"] = self._sources
             now = self._monotonic()
-            status["services"] = [s | self._traffic.of(s["name"], now) for s in status["services"]]
+            status["services"] = [
+                service
+                | {"requests": logged.get(service["name"], 0), "labels": labels.get(service["name"])}
+                | self._traffic.of(service["name"], now)
+                for service in status["services"]
+            ]
         status["views"] = self._views()
         status["replay"] = self._layout.clock.exists()
         endpoints = self._document("endpoints.json", "flyball.endpoints")

@@ -18,7 +18,7 @@ from flyball.kernel.settings import Settings
 from flyball.platform.board import Board
 from flyball.platform.process import Loop
 from flyball.platform.state import OWNER, ensure_token, tokens
-from flyball.platform.wiring import OtherProcesses, open_control
+from flyball.platform.wiring import OtherProcesses, PredictionCounts, open_control
 
 logger = logging.getLogger(__name__)
 TICK = 0.2  # seconds between two ticks of the loops
@@ -32,7 +32,9 @@ def run_control(settings: Settings) -> None:
     others = OtherProcesses(layout)
     control = open_control(settings, ingest=others)
     token = ensure_token(layout)
-    board = Board(control, layout=layout, sources=others.sources, metrics=others.metrics)
+    board = Board(
+        control, layout=layout, sources=others.sources, metrics=others.metrics, predictions=PredictionCounts(layout)
+    )
     writing = threading.Lock()
     shell = Shell(
         core=control,

@@ -12,9 +12,10 @@ from flyball.define.metrics import metrics_of
 from flyball.engines.local import LocalEngine
 from flyball.features.ports import OnlineStore
 from flyball.features.writer import OnlineWriter
+from flyball.ingest.committing import Horizon
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import UnavailableError
+from flyball.kernel.errors import NotFoundError, UnavailableError
 from flyball.kernel.files import read_document
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import ClientSettings, Settings
@@ -35,6 +36,8 @@ from flyball.storage.metadata.unit import SqlMetadata
 from flyball.storage.online import LmdbStore
 from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
 from flyball.training.ports import Engine
+
+PREDICTIONS = "predictions"  # the lake's table of what was answered
 
 
 class AppliedEvents:
@@ -103,6 +106,22 @@ def open_control(
     return control
 
 
+class PredictionCounts:
+    """How many predictions of each service are in the lake; counted again when the table has grown."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._lake = DeltaLake(layout.lake)
+        self._at = -1
+        self._counts: dict[str, int] = {}
+
+    def __call__(self) -> dict[str, int]:
+        at = self._lake.table_version(PREDICTIONS)
+        if at != self._at:
+            found = self._lake.scan(PREDICTIONS).group_by("service").len().collect()
+            self._counts, self._at = dict(found.iter_rows()), at
+        return self._counts
+
+
 class OtherProcesses:
     """Ingest (as `loop.ports.IngestClient`) and the workers, at the addresses that the supervisor wrote."""
 
@@ -113,8 +132,11 @@ class OtherProcesses:
         self._url = ""
 
     def flush(self, sources: Sequence[str]) -> dict[str, SourceHorizon]:
-        horizons = self._ask().flush(list(sources))
-        return {name: SourceHorizon(**found) for name, found in horizons.items()}
+        try:
+            horizons = self._ask().flush(list(sources))
+        except NotFoundError as error:
+            raise UnavailableError(f"ingest has not taken the newest plan yet: {error.message}", code="plan_not_taken")
+        return {name: Horizon(**found) for name, found in horizons.items()}
 
     def sources(self) -> list[dict[str, Any]]:
         """The status of each source."""
