@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def _header(file: EventFile) -> list[str]:
 def _csv_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Chunk]:
     names = _header(file)
     with file.path.open("rb", buffering=1 << 20) as binary:
-        reader = csv.reader(codecs.iterdecode(binary, "utf-8-sig"), strict=True)
+        reader = csv.reader(io.TextIOWrapper(binary, "utf-8-sig", newline=""), strict=True)
         try:
             next(reader)
             fields: list[list[str]] = []
