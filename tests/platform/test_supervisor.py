@@ -2,7 +2,9 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from flyball.kernel.errors import ConflictError, DeniedError, UnavailableError
-from flyball.kernel.files import read_document
+from flyball.kernel.files import read_document, write_document
+from flyball.kernel.layout import Layout
 from flyball.kernel.settings import Settings
 from flyball.kernel.times import parse_time
 from flyball.platform.ports import check_free, choose_ports
 from flyball.platform.state import open_clock
-from flyball.platform.supervisor import Child, Supervisor, answers, last_words, pause
+from flyball.platform.supervisor import Child, Supervisor, answers, last_words, pause, stop_orphans
 
 SERVER = """
 import http.server, signal, sys
@@ -84,6 +87,28 @@ def test_a_killed_process_starts_again_alone(tmp_path: Path) -> None:
         assert now["control"] == pids["control"]
         published = read_document(tmp_path / "endpoints.json", "flyball.endpoints")
         assert {p["name"]: p["restarts"] for p in published["processes"]}["ingest"] == 1
+
+
+def test_what_a_killed_supervisor_left_running_is_stopped_by_the_next_start(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.create()
+    mine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)])
+    foreign = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        left = {"ingest": mine.pid, "control": foreign.pid, "inference": None}
+        processes = [{"name": name, "pid": pid} for name, pid in left.items()]
+        write_document(layout.endpoints, "flyball.endpoints", {"processes": processes})
+        waiter = threading.Thread(target=mine.wait)  # as init does for an orphan
+        waiter.start()
+        assert stop_orphans(layout) == [mine.pid]
+        waiter.join(20)
+        assert mine.returncode == -signal.SIGTERM
+        assert foreign.poll() is None
+        assert stop_orphans(layout) == []
+    finally:
+        for process in (mine, foreign):
+            process.kill()
+            process.wait()
 
 
 def test_two_platforms_on_one_state_directory_are_refused(tmp_path: Path) -> None:

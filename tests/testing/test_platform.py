@@ -54,7 +54,7 @@ def test_training_registers_a_version_that_is_released_and_answers(trained: Test
     (version,) = trained.versions("tip")
     assert version["version"] == "tip/1"
     assert version["metrics"]["auc"] > 0.7
-    asked = {"company": "Sun", "fare": "12.50"}
+    asked: dict[str, Any] = {"company": "Sun", "fare": "12.50"}
     cash = trained.predict("tip", payment_type="Cash", **asked)
     card = trained.predict("tip", payment_type="Credit Card", **asked)
     assert (cash["version"], cash["rung"]) == ("tip/1", "model")
@@ -82,7 +82,7 @@ def test_live_events_change_the_features_of_the_next_prediction(project: Project
         running.load("Trips", written / "trips.csv")
         before = running.train("tip")
         assert before["version"] == "tip/1"
-        asked = {"company": "New", "payment_type": "Credit Card", "fare": "12.50"}
+        asked: dict[str, Any] = {"company": "New", "payment_type": "Credit Card", "fare": "12.50"}
         unknown = running.predict("tip", **asked)
         for number in range(30):
             running.advance("1m")

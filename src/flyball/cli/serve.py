@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from flyball.kernel.errors import NotFoundError
+from flyball.kernel.errors import InvalidError
 from flyball.kernel.settings import DEFAULT_PORT
 
 
-@click.command(epilog="Example: flyball serve model.onnx, then POST /v2/models/model/infer")
+@click.command(epilog="Example: flyball serve model.onnx, then the curl line that it prints")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--name", help="The model's name in addresses; default: the file's.")
-@click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=DEFAULT_PORT + 2, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Inference processes.")
 @click.option("--state", type=click.Path(path_type=Path), default=Path(".flyball-serve"), show_default=True)
-def serve(model: Path, name: str | None, host: str, port: int, state: Path) -> None:
-    """Serve MODEL (.onnx, or LightGBM's .txt) by the Open Inference Protocol, until Ctrl-C."""
-    if not model.is_file():
-        raise NotFoundError(f"no file {model}", code="file_not_found")
-    from flyball.platform.ports import check_free, check_host
+def serve(model: Path, port: int, workers: int, state: Path) -> None:
+    """Serve MODEL, an ONNX file, by the Open Inference Protocol on the loopback address, until Ctrl-C."""
+    if model.suffix.lower() != ".onnx":
+        raise InvalidError(
+            f"{model.name} is not an ONNX file",
+            code="bad_model_file",
+            hint="export the model to ONNX, or declare it in a project (fb.Pretrained takes more formats)",
+        )
+    from flyball.kernel import logs
+    from flyball.kernel.layout import Layout
+    from flyball.platform.ports import check_free, free_ports
+    from flyball.worker import WorkerSettings, prepare_model, run
 
-    check_host(host)
-    check_free(host, port, "the server")
+    settings = WorkerSettings(state=state, port=port or free_ports("127.0.0.1")["inference"], workers=workers)
+    check_free(settings.host, settings.port, "the server")
+    prepared = prepare_model(model, state)
+    logs.configure("workers", folder=Layout(state).logs)
+    url = f"http://{settings.host}:{settings.port}/v2/models/{prepared.service}"
+    body = json.dumps(prepared.example)
+    click.echo(f"{model} serves at {url}\ntoken in {Layout(state).token}; Ctrl-C ends\n")
+    click.echo(f"curl {url}/infer -H \"Authorization: Bearer $(cat {Layout(state).token})\" -d '{body}'")
+    run(settings)

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from flyball.kernel.errors import UnavailableError
-from flyball.kernel.files import FileLock, write_document
+from flyball.kernel.errors import FlyballError, UnavailableError
+from flyball.kernel.files import FileLock, read_document, write_document
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import ClientSettings, Settings
 from flyball.platform.ports import PROCESSES, check_host, choose_ports
@@ -141,6 +141,7 @@ class Supervisor:
         self.layout.create()
         self._lock = FileLock(self.layout.lock("platform"), "the platform")
         try:
+            stop_orphans(self.layout)
             self.ports = choose_ports(self.settings)
             ensure_clock(self.layout, self.settings.replay_from)
             ensure_token(self.layout)
@@ -310,6 +311,33 @@ def default_commands(supervisor: Supervisor) -> dict[str, list[str]]:
         "control": command(["flyball.platform", "control"], ports["control"], *level),
         "inference": command(["flyball.worker"], ports["inference"], "--workers", str(settings.workers)),
     }
+
+
+def stop_orphans(layout: Layout) -> list[int]:
+    """Stop what a supervisor that was killed left running on this state directory; the caller holds its lock."""
+    try:
+        left = read_document(layout.endpoints, "flyball.endpoints").get("processes") or []
+    except (FileNotFoundError, FlyballError):
+        return []
+    pids = [int(process["pid"]) for process in left if process.get("pid")]
+    ours = [pid for pid in pids if str(layout.root.resolve()) in command_line(pid)]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + max(GRACE.values())
+        for pid in ours:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while any(command_line(pid) for pid in ours) and time.monotonic() < deadline:
+            time.sleep(LOOK)
+    layout.endpoints.unlink(missing_ok=True)
+    return ours
+
+
+def command_line(pid: int) -> list[str]:
+    """The command of a process; empty where there is none, or it has ended and nobody asked how."""
+    try:
+        return [text.decode(errors="replace") for text in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")][:-1]
+    except OSError:
+        return []
 
 
 def how(status: int) -> str:
