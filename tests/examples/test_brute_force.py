@@ -1,5 +1,4 @@
 import pytest
-
 from examples.taxi.brute_force import DAY, HOUR, Seen, Trip, equal, features, hop
 
 T0 = 1_400_000_400  # not on an hour
