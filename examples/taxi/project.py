@@ -71,7 +71,9 @@ def tip(data: fb.Dataset, run: fb.Run) -> fb.Package:
         "seed": run.seed,
         "verbose": -1,
     }
-    rows = lightgbm.Dataset(data.train.X, data.train.y, categorical_feature=list(data.categorical))
+    rows = lightgbm.Dataset(
+        data.train.X, data.train.y, feature_name=list(data.features), categorical_feature=list(data.categorical)
+    )
     return run.package(lightgbm.train(settings, rows, num_boost_round=80))
 
 

@@ -86,9 +86,12 @@ def fraud(data: fb.Dataset, run: fb.Run) -> fb.Package:
         "num_leaves": 31,
         "min_data_in_leaf": 40,
         "seed": run.seed,
+        "num_threads": 1,  # the other core serves
         "verbose": -1,
     }
-    rows = lightgbm.Dataset(data.train.X, data.train.y, categorical_feature=list(data.categorical))
+    rows = lightgbm.Dataset(
+        data.train.X, data.train.y, feature_name=list(data.features), categorical_feature=list(data.categorical)
+    )
     rounds = 80
     booster = lightgbm.train(
         settings, rows, num_boost_round=rounds, callbacks=[lambda at: run.progress(at.iteration + 1, rounds)]
