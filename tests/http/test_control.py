@@ -7,6 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from flyball import console
 from flyball.http.access import token_digest
 from flyball.http.control import Handlers, Shell, add_routes, application
 from flyball.http.routes import Permission, Route, routes_of
@@ -33,6 +34,7 @@ def code_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def client(core: FakeCore, code_file: Path) -> Iterator[httpx.Client]:
     shell = Shell(
+        pages=console,
         core=core,
         status=core.status,
         tokens={token_digest("owner"): ("admin",), token_digest("pusher"): ("ingest",)},

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from flyball.define.load import load_project
 from flyball.define.project import Project
-
 from flyball.kernel.errors import InvalidError, NotFoundError
 from flyball.kernel.times import HOUR, MINUTE, parse_time, show_time
 from flyball.testing import TestPlatform, platform

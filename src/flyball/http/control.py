@@ -18,7 +18,6 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from flyball.console import SECURITY_HEADERS, loop_picture, page, static
 from flyball.define.spec import ProjectSpec, RolloutSpec, project_from_data
 from flyball.http.access import Tokens
 from flyball.http.control_metrics import exposition
@@ -70,11 +69,25 @@ class ControlCore(Protocol):
     def advance_clock(self, at: int, actor: Actor) -> Data: ...
 
 
+class Pages(Protocol):
+    """What draws the console: `flyball.console`, handed in by the composition root."""
+
+    SECURITY_HEADERS: dict[str, str]
+
+    @staticmethod
+    def page(status: Any) -> str: ...
+    @staticmethod
+    def loop_picture(status: Any) -> str: ...
+    @staticmethod
+    def static(file: str) -> tuple[bytes, str]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shell:
     """What a core is served with.
 
     Args:
+        pages: the console.
         status: what `/v1/status`, the console and the metrics show: the core's, with what other processes tell.
         tokens, names: SHA-256 of each token → its permissions, and the name its acts are recorded under.
         endpoints: where the processes listen: `{"control", "ingest", "inference"}`; None while that is not known.
@@ -83,6 +96,7 @@ class Shell:
     """
 
     core: ControlCore
+    pages: Pages
     status: Callable[[], Data]
     tokens: Tokens
     names: Mapping[str, str]
@@ -199,24 +213,25 @@ class Handlers:
     # console
 
     def console(self) -> Response:
-        return self._html(page(self._shell.status()))  # type: ignore[arg-type]
+        return self._html(self._shell.pages.page(self._shell.status()))
 
     def console_loop(self) -> Response:
-        return self._html(loop_picture(self._shell.status()))  # type: ignore[arg-type]
+        return self._html(self._shell.pages.loop_picture(self._shell.status()))
 
     def console_static(self, file: str) -> Response:
-        content, kind = static(file)
-        headers = {**SECURITY_HEADERS, "Cache-Control": "max-age=60", "Content-Type": kind}
+        content, kind = self._shell.pages.static(file)
+        headers = {**self._shell.pages.SECURITY_HEADERS, "Cache-Control": "max-age=60", "Content-Type": kind}
         return Response(content, headers=headers)
 
     def console_open(self, code: str = "") -> Response:
         self._shell.code.redeem(code)
         cookie = set_cookie(self._shell.sessions.issue())
-        return Response(status_code=303, headers={**SECURITY_HEADERS, "Location": "/", "Set-Cookie": cookie})
+        return Response(
+            status_code=303, headers={**self._shell.pages.SECURITY_HEADERS, "Location": "/", "Set-Cookie": cookie}
+        )
 
-    @staticmethod
-    def _html(text: str) -> Response:
-        return Response(text, media_type="text/html; charset=utf-8", headers=SECURITY_HEADERS)
+    def _html(self, text: str) -> Response:
+        return Response(text, media_type="text/html; charset=utf-8", headers=self._shell.pages.SECURITY_HEADERS)
 
     # the platform
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from flyball import console
 from flyball.http.access import token_digest
 from flyball.http.control import Shell, application
 from flyball.http.session import OneTimeCode, Sessions
@@ -37,6 +38,7 @@ def run_control(settings: Settings) -> None:
     )
     writing = threading.Lock()
     shell = Shell(
+        pages=console,
         core=control,
         status=board.status,
         tokens=tokens(layout),
