@@ -1,1 +1,300 @@
-"""Composition root of a worker: a serving plan in, a wired worker out."""
+"""Composition root of a worker: a serving plan in, a wired worker out.
+
+    python -m flyball.worker --state DIR [--host H] [--port P] [--workers N]
+
+The first process is a zygote: it imports and warms what workers share, holds the port, forks one worker a slot, and
+forks again where one died. It stays single-threaded, so that a fork is safe; files, LMDB and threads are opened in the
+workers. A worker that loses its zygote finishes what it has and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from flyball.engines.runtimes import open_runtime
+from flyball.features.online import Lookup, OnlineReader
+from flyball.features.ports import OnlineStore
+from flyball.features.serving import FeatureServer, ServedFeatures
+from flyball.features.views import ViewValues
+from flyball.features.warm import warm as warm_features
+from flyball.http.access import LOOPBACK_HOSTS
+from flyball.http.inference import InferenceApp
+from flyball.http.listening import hold_port
+from flyball.http.metrics import InferenceMetrics
+from flyball.http.server import start
+from flyball.kernel import logs
+from flyball.kernel.clock import Clock, ReplayClock, WallClock
+from flyball.kernel.errors import (
+    ConflictError,
+    DeniedError,
+    FlyballError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
+from flyball.kernel.files import FileLock
+from flyball.kernel.layout import Layout
+from flyball.serving import standalone, trees
+from flyball.serving.follower import PlanFollower
+from flyball.serving.log import PredictionWriter
+from flyball.serving.manifest import Manifest
+from flyball.serving.ports import FeatureBatch, Observer
+from flyball.serving.privacy import pii_key
+from flyball.serving.service import RecordLog, Worker
+from flyball.serving.zygote import Zygote
+from flyball.storage.online import LmdbStore
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05
+SYNC_SECONDS = 1.0
+GRACE_SECONDS = 10.0
+SKEW = 5_000_000  # an `at` that is older than this asked for the past
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSettings:
+    """What a zygote is started with. `port` 0 picks a free one, which is printed as a line of JSON."""
+
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    workers: int = 1
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK_HOSTS and self.host != "::1":
+            raise DeniedError(
+                f"a worker listens on the loopback address only, not on {self.host!r}",
+                code="not_loopback",
+                hint="put a proxy with TLS before it, and leave --host out",
+            )
+        if self.workers < 1:
+            raise InvalidError(f"workers must be at least 1, not {self.workers}", code="bad_workers")
+
+
+class OnlineFeatures:
+    """`serving.ports.FeatureReader` over online state, which is opened when a version first needs it.
+
+    While the state is not there (it is being built again), views answer with their declared defaults, labelled so.
+    """
+
+    def __init__(self, open_store: Callable[[], OnlineStore], clock: Clock) -> None:
+        self._open_store = open_store
+        self._clock = clock
+        self._store: OnlineStore | None = None
+        self._servers: dict[tuple[int, bool], tuple[Manifest, FeatureServer]] = {}
+
+    def vectors(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
+        if not manifest.views:
+            return self._batch(self._server(manifest, None).compute(rows, at), at, default=False)
+        try:
+            computed = self._server(manifest, self._reader()).compute(rows, at)
+        except UnavailableError as error:
+            logger.warning("online state cannot be read", extra={"model": manifest.model, "error": error.message})
+            return self._batch(self._server(manifest, None).compute(rows, at), at, default=True)
+        return self._batch(computed, at, default=False)
+
+    def _reader(self) -> OnlineReader:
+        if self._store is None:
+            self._store = self._open_store()
+        return OnlineReader(self._store)
+
+    def _server(self, manifest: Manifest, reader: OnlineReader | None) -> FeatureServer:
+        key = (id(manifest), reader is not None)
+        found = self._servers.get(key)
+        if found is None:
+            if len(self._servers) > 256:
+                self._servers.clear()  # of versions that are long gone; those in use come back
+            server = FeatureServer(
+                manifest.features,
+                manifest.views,
+                manifest.sources,
+                rows=manifest.rows,
+                columns=manifest.inputs,
+                reader=reader or _NoState(),
+            )
+            found = self._servers[key] = (manifest, server)  # holds the manifest, so that its id stays its own
+        return found[1]
+
+    def _batch(self, computed: ServedFeatures, at: Sequence[int], *, default: bool) -> FeatureBatch:
+        """Rows that state cannot answer exactly: an error where the past was asked for, else stale."""
+        errors = dict(computed.errors)
+        inexact = [] if default else np.flatnonzero(~computed.exact).tolist()
+        now = self._clock.now() if inexact else 0
+        for row in [row for row in inexact if at[row] < now - SKEW]:
+            errors.setdefault(
+                row, InvalidError("online state does not reach back to the row's time", code="at_too_old")
+            )
+        return FeatureBatch(
+            matrix=computed.matrix,
+            lsn=computed.lsn,
+            known_through=computed.known_through,
+            state="default" if default else "fresh",
+            stale=frozenset(inexact) - errors.keys(),
+            errors=errors,
+        )
+
+
+class _NoState(OnlineReader):
+    """A reader without a store: every view gives its declared defaults."""
+
+    def __init__(self) -> None: ...
+
+    def read_all(self, lookups: Sequence[Lookup], at: Any) -> list[ViewValues]:
+        answers = []
+        for lookup in lookups:
+            shape = (len(lookup.keys), len(lookup.view.spec.features))
+            nothing, exact = np.zeros(shape), np.ones(shape[0], np.bool_)
+            answers.append(lookup.view.values(nothing, np.zeros(shape, np.bool_), exact))
+        return answers
+
+
+def build_worker(
+    layout: Layout, *, log: RecordLog, clock: Clock, store: OnlineStore | None = None, observer: Observer | None = None
+) -> Worker:
+    """A worker's core on a state directory. `store`: online state of this process; None opens the directory's."""
+    features = OnlineFeatures(lambda: store or LmdbStore(layout.online, readonly=True), clock)
+    return Worker(
+        features=features,
+        open_runtime=open_runtime,
+        log=log,
+        clock=clock,
+        pii_key=pii_key(layout.predictions),
+        observer=observer,
+    )
+
+
+def open_clock(layout: Layout) -> Clock:
+    """The replay clock where the platform was started with one, else the wall clock."""
+    return ReplayClock(layout.clock) if layout.clock.exists() else WallClock()
+
+
+def prepare_model(path: Path, state: Path) -> standalone.Standalone:
+    """Make a state directory serve one ONNX file: for `flyball serve model.onnx`, which then calls `run`."""
+    from flyball.engines.runtimes.onnx import OnnxRuntime
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise NotFoundError(f"{path} cannot be read: {error.strerror}", code="file_not_found") from None
+    return standalone.prepare(path, data, OnnxRuntime(data).signature(), state)
+
+
+async def serve(settings: WorkerSettings, slot: int, port: int, parent: int) -> None:
+    """One worker, until SIGTERM or until the zygote is gone (`parent`, a pipe's end, closes)."""
+    process = f"worker-{slot}"
+    layout = Layout(settings.state)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(parent, stop.set)
+    metrics = InferenceMetrics(str(slot))
+    log = PredictionWriter(layout.predictions / process)
+    worker = build_worker(layout, log=log, clock=open_clock(layout), observer=metrics)
+    follower = PlanFollower(worker, layout, process)
+    first = follower.poll()
+    if first is not None:
+        first()
+
+    def not_ready() -> str:
+        if stop.is_set():
+            return "it is stopping"
+        return "" if worker.state.plan.epoch else "no serving plan was published yet"
+
+    app = InferenceApp(worker, metrics, loop, ready=not_ready)
+    server = await start(app, host=settings.host, port=port, reuse_port=True)
+    logger.info("worker started", extra={"port": server.port, "pid": os.getpid()})
+    tasks = [asyncio.create_task(_follow(follower)), asyncio.create_task(_sync(log))]
+    await stop.wait()
+    loop.remove_reader(parent)
+    await server.stop(GRACE_SECONDS)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    app.close()
+    log.close()
+    logger.info("worker stopped", extra={"pid": os.getpid()})
+
+
+async def _follow(follower: PlanFollower) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        work = follower.poll()
+        if work is not None:
+            await loop.run_in_executor(None, work)
+
+
+async def _sync(log: PredictionWriter) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(SYNC_SECONDS)
+        try:
+            await loop.run_in_executor(None, log.sync)
+        except Exception:
+            logger.exception("the prediction log could not be brought to the disk")
+
+
+def run(settings: WorkerSettings) -> None:
+    """Run the workers of a state directory in this process and its children, until SIGTERM or SIGINT.
+
+    Says where they listen in one line of JSON on standard output.
+    """
+    layout = Layout(settings.state)
+    layout.create()
+    lock = FileLock(layout.lock("workers"), "the workers' part")
+    held, port = hold_port(settings.host, settings.port)
+    trees.warm()
+    warm_features()
+    gc.collect()
+    gc.freeze()
+    sys.stdout.write(json.dumps({"process": "workers", "host": settings.host, "port": port}) + "\n")
+    sys.stdout.flush()
+
+    def child(slot: int, parent: int) -> None:
+        lock.release()
+        logs.configure(f"worker-{slot}", folder=layout.logs, level=settings.log_level)
+        uvloop.run(serve(settings, slot, port, parent))
+
+    Zygote(child, settings.workers).run()
+    held.close()
+    lock.release()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m flyball.worker", description="Serve a state directory's plan.")
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--log-level", default="info")
+    given = parser.parse_args(arguments)
+    try:
+        settings = WorkerSettings(**vars(given))
+        settings.state.mkdir(parents=True, exist_ok=True)
+        logs.configure("workers", folder=Layout(settings.state).logs, level=settings.log_level)
+        run(settings)
+    except FlyballError as error:
+        sys.stderr.write(f"{error}\n")
+        return 4 if isinstance(error, ConflictError) else 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,6 @@ connection and tick. HTTP is parsed by httptools (llhttp), strictly.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from urllib.parse import parse_qsl
 
 import httptools
 
+from flyball.http.listening import listen_error
 from flyball.http.messages import (
     App,
     Request,
@@ -30,7 +30,7 @@ from flyball.http.messages import (
     refusal,
     status_of,
 )
-from flyball.kernel.errors import ConflictError, FlyballError, InternalError
+from flyball.kernel.errors import FlyballError, InternalError
 
 logger = logging.getLogger(__name__)
 
@@ -338,7 +338,7 @@ class Server:
                 lambda: _Connection(self), host, port, reuse_port=reuse_port or None, backlog=1024
             )
         except OSError as error:
-            raise _listen_error(error, host, port) from None
+            raise listen_error(error, host, port) from None
         self.port = int(self._listener.sockets[0].getsockname()[1])
         self._sweep()
 
@@ -419,17 +419,6 @@ async def start(
     server = Server(app, limits or Limits(), asyncio.get_running_loop())
     await server.listen(host, port, reuse_port=reuse_port)
     return server
-
-
-def _listen_error(error: OSError, host: str, port: int) -> Exception:
-    if error.errno != errno.EADDRINUSE:
-        return error
-    return ConflictError(
-        f"port {port} on {host} is in use by another process",
-        code="port_in_use",
-        hint=f"stop that process (`ss -ltnp 'sport = :{port}'` names it), or choose another port with --port",
-        details={"host": host, "port": port},
-    )
 
 
 _STATUS_LINES: dict[int, bytes] = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
