@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import random
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyball.define.spec import ViewSpec
+from flyball.define.spec import LatestSpec, ViewSpec
 from flyball.features.offline import sweep
 from flyball.features.views import CompiledView
+from flyball.kernel.times import DAY, HOUR, MINUTE, SECOND
 from tests.features.brute import Event
 from tests.features.cases import (
+    BIG,
     ROW,
     SOURCE,
+    VALUES,
+    WINDOWS,
+    aggregate,
     assert_equals_brute,
     frame_of,
     histories,
@@ -57,3 +65,64 @@ def test_the_sweep_of_a_latest_view_equals_brute_force(data: st.DataObject) -> N
     history = data.draw(histories())
     limit = data.draw(st.sampled_from([4, 4096]))
     check_sweep(data.draw(latest_views()), history, data.draw(requests(history)), limit)
+
+
+EVERYTHING = ViewSpec(
+    name="V",
+    kind="window",
+    source="Payments",
+    entity=("card",),
+    aggregates=tuple(
+        aggregate(f"f{i}", op, window, value, where)
+        for i, (window, (op, value, where)) in enumerate(
+            zip(
+                cycle(WINDOWS),
+                [(op, value, where) for value, ops in VALUES for op in ops for where in (None, BIG)] * 2,
+                strict=False,
+            )
+        )
+    ),
+)
+NEWEST = ViewSpec(
+    name="L",
+    kind="latest",
+    source="Payments",
+    entity=("card",),
+    latest=tuple(LatestSpec(name=n, column=n, type=SOURCE.column(n).type) for n in ("amount", "kind", "score")),
+)
+
+
+def dense(seed: int) -> tuple[list[Event], list[tuple[int, dict[str, Any]]]]:
+    """Many events of two entities, in bursts with many ties, early, late and out of order; and rows among them."""
+    rng = random.Random(seed)
+    starts = [-DAY, -HOUR, 0, 4 * MINUTE, 40 * MINUTE, HOUR, DAY, 3 * DAY, 30 * DAY]
+
+    def time() -> int:
+        unit = rng.choice([1, SECOND, 20 * SECOND, MINUTE])
+        return rng.choice(starts) + rng.randint(-10, 10) * unit
+
+    def row() -> dict[str, Any]:
+        return {
+            "card": rng.choice("xxxy"),
+            "shop": 1,
+            "amount": rng.choice([None, rng.randint(-1000, 1000)]),
+            "count": rng.randint(-(2**50), 2**50),
+            "score": rng.uniform(-1e3, 1e3),
+            "online": rng.random() < 0.5,
+            "kind": rng.choice("abc"),
+        }
+
+    events = []
+    for lsn in range(250):
+        t = time()
+        events.append(Event(lsn=lsn, t=t, known=t + rng.choice([0, 0, 1, SECOND, MINUTE, DAY]), values=row()))
+    marks = [rng.choice([e.t, e.t + 1, e.known, e.known + HOUR]) for e in rng.choices(events, k=25)]
+    return events, [(mark, row()) for mark in [*marks, 33 * DAY]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("raw_limit", [4, 16, 4096])
+def test_bursts_of_ties_and_late_events_equal_brute_force(seed: int, raw_limit: int) -> None:
+    events, rows = dense(seed)
+    check_sweep(EVERYTHING, events, rows, raw_limit)
+    check_sweep(NEWEST, events, rows, raw_limit)

@@ -106,8 +106,7 @@ class LmdbStore:
             readahead=False,
             max_readers=MAX_READERS,
         )
-        if not readonly:
-            self._env.reader_check()  # frees the slots of workers that were killed
+        self._writes = 0
 
     def _stamped(self) -> bool:
         try:
@@ -122,6 +121,9 @@ class LmdbStore:
 
     @contextmanager
     def write(self) -> Iterator[WriteTransaction]:
+        if self._writes % 256 == 0:
+            self._env.reader_check()  # a killed worker's slot would keep old pages from being used again
+        self._writes += 1
         try:
             with self._env.begin(write=True) as transaction:
                 yield _LmdbTransaction(transaction)
