@@ -137,6 +137,18 @@ def test_history_is_known_by_the_sources_declaration() -> None:
     assert "send an ISO 8601 time" in checked.rejected[0].message
 
 
+def test_a_declared_event_time_is_read_as_text_and_as_microseconds() -> None:
+    spec = SourceSpec(
+        name="S",
+        columns=(ColumnSpec(name="a", type="integer"), ColumnSpec(name="at", type="timestamp")),
+        event_time="at",
+        event_time_unit="iso",
+    )
+    frame = judged({"a": 1, "at": NOW}, {"a": 2, "at": "2023-11-14T22:13:20Z"}, spec=spec).frame
+    assert frame["_event_time"].to_list() == [NOW, NOW]
+    assert frame["at"].to_list() == [NOW, NOW]
+
+
 def test_of_two_rows_with_one_key_the_first_is_kept() -> None:
     checked = judged(payment(1, amount="bad"), payment(1, amount=1), payment(2), payment(1, amount=2))
     assert checked.frame["amount"].to_list() == [100, 1245]

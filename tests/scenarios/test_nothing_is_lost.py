@@ -113,7 +113,8 @@ def prepare(client: Client) -> ProjectSpec:
     apply(client, packed)
     seed, now = random.Random(3), time.time_ns() // 1_000
     history = [order(-n, seed, now - n * 60 * SECOND) for n in range(1, 401)]
-    eventually(lambda: client.push("Orders", history, idempotency_key="history"), "the push of history")
+    receipt = eventually(lambda: client.push("Orders", history, idempotency_key="history"), "the push of history")
+    assert receipt["accepted"] == len(history), receipt
     client.train("returns")
     eventually(lambda: client.predict("returns", customer="customer-1", amount="5.00"), "a served version")
     return packed.spec

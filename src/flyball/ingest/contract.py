@@ -126,8 +126,14 @@ def _unit(column: ColumnSpec, spec: SourceSpec) -> str:
     if column.type != "timestamp":
         return ""
     if column.name == spec.event_time:
-        return spec.event_time_unit
-    return spec.known.unit if column.name == spec.known.column else ""
+        return _reading(spec, column.name, spec.event_time_unit)
+    return _reading(spec, column.name, spec.known.unit) if column.name == spec.known.column else ""
+
+
+def _reading(spec: SourceSpec, name: str, unit: str) -> str:
+    """How a time is read: a declared timestamp as text or as microseconds, like every other declared timestamp."""
+    declared = any(column.name == name for column in spec.columns)
+    return "us_or_iso" if declared and unit in ("us", "iso") else unit
 
 
 def _value_rules(column: ColumnSpec) -> list[tuple[Rule, Callable[[pl.Series], pl.Series]]]:
@@ -188,7 +194,7 @@ def _known_at(rows: Rows, spec: SourceSpec, verdict: _Verdict, event_time: pl.Se
 
 
 def _time(rows: Rows, name: str, unit: str, spec: SourceSpec, verdict: _Verdict, rule: Rule) -> pl.Series:
-    parsed = times(rows.columns[name], unit)
+    parsed = times(rows.columns[name], _reading(spec, name, unit))
     broken = mask(parsed.values.is_null())  # absent, null, or not readable: no event without its times
     if name in rows.unfit:
         broken = broken | rows.unfit[name]
