@@ -26,10 +26,11 @@ import numpy as np
 import uvloop
 
 from flyball.engines.runtimes import open_runtime
-from flyball.features.online import Lookup, OnlineReader
+from flyball.features.online import OnlineReader
 from flyball.features.ports import OnlineStore
 from flyball.features.serving import FeatureServer, ServedFeatures
-from flyball.features.views import ViewValues
+from flyball.features.states import META, view_key
+from flyball.features.views import CompiledView
 from flyball.features.warm import warm as warm_features
 from flyball.http.access import LOOPBACK_HOSTS
 from flyball.http.inference import InferenceApp
@@ -56,7 +57,7 @@ from flyball.serving.ports import FeatureBatch, Observer
 from flyball.serving.privacy import pii_key
 from flyball.serving.service import RecordLog, Worker
 from flyball.serving.zygote import Zygote
-from flyball.storage.online import LmdbStore
+from flyball.storage.online import LmdbStore, MemoryStore
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class WorkerSettings:
 class OnlineFeatures:
     """`serving.ports.FeatureReader` over online state, which is opened when a version first needs it.
 
-    While the state is not there (it is being built again), views answer with their declared defaults, labelled so.
+    While the state is not there (it is being built again), views answer as for an entity that saw nothing, labelled so.
     """
 
     def __init__(self, open_store: Callable[[], OnlineStore], clock: Clock) -> None:
@@ -126,7 +127,7 @@ class OnlineFeatures:
                 manifest.sources,
                 rows=manifest.rows,
                 columns=manifest.inputs,
-                reader=reader or _NoState(),
+                reader=reader or _empty_state(manifest),
             )
             found = self._servers[key] = (manifest, server)  # holds the manifest, so that its id stays its own
         return found[1]
@@ -142,26 +143,23 @@ class OnlineFeatures:
             )
         return FeatureBatch(
             matrix=computed.matrix,
-            lsn=computed.lsn,
-            known_through=computed.known_through,
+            lsn={} if default else computed.lsn,
+            known_through={} if default else computed.known_through,
             state="default" if default else "fresh",
             stale=frozenset(inexact) - errors.keys(),
             errors=errors,
         )
 
 
-class _NoState(OnlineReader):
-    """A reader without a store: every view gives its declared defaults."""
-
-    def __init__(self) -> None: ...
-
-    def read_all(self, lookups: Sequence[Lookup], at: Any) -> list[ViewValues]:
-        answers = []
-        for lookup in lookups:
-            shape = (len(lookup.keys), len(lookup.view.spec.features))
-            nothing, exact = np.zeros(shape), np.ones(shape[0], np.bool_)
-            answers.append(lookup.view.values(nothing, np.zeros(shape, np.bool_), exact))
-        return answers
+def _empty_state(manifest: Manifest) -> OnlineReader:
+    """State in which nobody was ever seen: views answer what they answer for a new entity."""
+    store = MemoryStore()
+    sources = {source.name: source for source in manifest.sources}
+    with store.write() as transaction:
+        for view in manifest.views:
+            definition = CompiledView(view, sources[view.source]).definition
+            transaction.put(META, view_key(definition), b"")
+    return OnlineReader(store)
 
 
 def build_worker(

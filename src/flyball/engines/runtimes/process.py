@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 REQUEST = struct.Struct("<QQ")  # rows, columns
 REPLY = struct.Struct("<BQQ")  # status, rows, columns (0: a vector); for an error: 0, bytes of its JSON
 OK, FAILED = 0, 1
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 ANSWER_SECONDS = 30.0
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
