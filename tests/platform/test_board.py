@@ -48,9 +48,7 @@ def test_the_rate_is_what_came_in_lately_and_stays_while_ingest_does_not_answer(
     now = 0.0
     ingest = Ingest()
     layout = Layout(tmp_path)
-    board = Board(
-        Core(), layout=layout, sources=ingest, metrics=no_worker, predictions=dict, monotonic=lambda: now
-    )
+    board = Board(Core(), layout=layout, sources=ingest, metrics=no_worker, predictions=dict, monotonic=lambda: now)
     board.look()
     assert board.status()["sources"] == [{"name": "Trips", "rows": 0, "rate": 0.0}]
     for _ in range(30):
