@@ -21,7 +21,7 @@ from flyball.platform.supervisor import Supervisor
 from tests.cli.run_cli import flyball
 
 pytestmark = pytest.mark.slow
-PATIENCE = 90.0  # seconds; the first start compiles the kernels
+PATIENCE = 180.0  # seconds; the first start compiles the kernels
 
 
 def eventually(condition: Callable[[], object]) -> None:
