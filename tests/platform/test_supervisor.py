@@ -34,7 +34,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 """
 
 
-def small(state: Path) -> Supervisor:
+def small(state: Path, said: list[str] | None = None) -> Supervisor:
     """A supervisor of three tiny servers, which write their names into `ended` when they stop."""
 
     def commands(supervisor: Supervisor) -> dict[str, list[str]]:
@@ -43,7 +43,8 @@ def small(state: Path) -> Supervisor:
             for name, port in supervisor.ports.items()
         }
 
-    return Supervisor(Settings(state=state, port=0), commands=commands)
+    say = (said if said is not None else []).append
+    return Supervisor(Settings(state=state, port=0), say=say, commands=commands)
 
 
 def wait(condition: Callable[[], bool]) -> None:
@@ -69,15 +70,15 @@ def test_processes_start_and_are_published_and_stop_in_order(tmp_path: Path) -> 
 
 
 def test_a_killed_process_starts_again_alone(tmp_path: Path) -> None:
-    with small(tmp_path) as supervisor:
+    said: list[str] = []
+    with small(tmp_path, said) as supervisor:
         pids = {name: child.pid for name, child in supervisor.children.items()}
         killed = pids["ingest"]
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
-        said: list[str] = []
 
         def again() -> bool:
-            supervisor.step(time.monotonic(), said.append)
+            supervisor.step(time.monotonic())
             return supervisor.children["ingest"].pid not in (None, killed)
 
         wait(again)

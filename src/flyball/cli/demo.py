@@ -27,11 +27,12 @@ def demo(state: Path, port: int, leave: bool) -> None:
     from flyball.platform.supervisor import Supervisor
 
     interrupt_on_sigterm()
-    supervisor = Supervisor(Settings(state=state, port=port, replay_from=START))
+    settings = Settings(state=state, port=port, replay_from=START)
+    supervisor = Supervisor(settings, say=lambda line: click.echo(line, err=True))
     with supervisor, Client(supervisor.client_settings) as client:
         supervisor.watch()
         run(client, supervisor, exit=leave)
         if not leave:
             for line in supervisor.greeting():
                 click.echo(line)
-            supervisor.run(say=lambda line: click.echo(line, err=True))
+            supervisor.run()

@@ -12,7 +12,7 @@ import click
 from flyball.cli.options import platform_options
 from flyball.cli.output import show
 from flyball.cli.train import parse_param
-from flyball.kernel.errors import InvalidError, NotFoundError
+from flyball.kernel.errors import InvalidError, NotFoundError, from_data
 
 if TYPE_CHECKING:
     from flyball.client import Client
@@ -32,6 +32,8 @@ def predict(
         raise InvalidError("give one row as NAME=VALUE fields, or rows with --rows", code="no_rows")
     rows = read_rows(file) if file else [dict(parse_param(text) for text in fields)]
     replies = client.predict(service, rows, at=at)
+    if fields and "error" in replies[0]:
+        raise from_data(replies[0]["error"])
     show(replies, as_json=as_json, text="\n".join(line(reply) for reply in replies))
 
 

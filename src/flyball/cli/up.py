@@ -31,10 +31,11 @@ def up(state: Path, host: str, port: int, workers: int, replay_from: str | None,
             workers=workers,
             replay_from=parse_time(replay_from) if replay_from else None,
             log_level=log_level,
-        )
+        ),
+        say=lambda line: click.echo(line, err=True),
     )
     with supervisor:
         for line in supervisor.greeting():
             click.echo(line)
-        supervisor.run(say=lambda line: click.echo(line, err=True))
+        supervisor.run()
     click.echo("stopped")

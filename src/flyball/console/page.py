@@ -121,6 +121,7 @@ def environment() -> Environment:
 
 
 def metrics(values: dict[str, float] | None) -> Markup:
-    """Metrics as `auc 0.934 · logloss 0.21`, names escaped."""
-    parts = [Markup("<span class=metric>{}</span> {:.4g}").format(k, v) for k, v in sorted((values or {}).items())]
-    return Markup(" · ").join(parts[:4]) if parts else Markup("–")
+    """The first few metrics as `auc 0.934 · accuracy 0.91`, names escaped; a hint at what there is, not a report."""
+    ordered = sorted((values or {}).items(), key=lambda item: (item[0] != "auc", item[0]))
+    parts = [Markup("<span class=metric>{}</span> {:.4g}").format(name, value) for name, value in ordered]
+    return Markup(" · ").join(parts[:3]) if parts else Markup("–")

@@ -55,13 +55,13 @@ def features(status: Status) -> Stage:
     views = status.get("views") or []
     building = [view for view in views if view.get("ready") is False]
     known = any(view.get("entities") is not None for view in views)
-    lines = [count(len(views), "view")] if known else [str(view.get("name", "")) for view in views[:2]]
+    lines = [counted(len(views), "view")] if known else [str(view.get("name", "")) for view in views[:2]]
     if building:
         lines.append(f"building {building[0].get('name', '')}")
     return Stage(
         name="Features",
         value=number(total(views, "entities")) if known else str(len(views)),
-        unit="entities" if known else "views",
+        unit="entities" if known else "view" if len(views) == 1 else "views",
         lines=tuple(lines),
         health="busy" if building else "ok" if views else "idle",
     )
@@ -87,10 +87,11 @@ def register(status: Status) -> Stage:
     if not versions:
         return Stage(name="Register", value="0", unit="versions", lines=("no version yet",))
     newest = versions[0]
-    metrics = [f"{name} {value:.3f}" for name, value in sorted((newest.get("metrics") or {}).items())]
+    measured = newest.get("metrics") or {}
+    metrics = [f"{name} {measured[name]:.3f}" for name in sorted(measured, key=lambda name: (name != "auc", name))]
     name = f"{newest.get('model', '')}/{newest.get('version', '?')}"
     return Stage(
-        name="Register", value=name, unit="newest version", lines=(*metrics[:1], count(len(versions), "version"))
+        name="Register", value=name, unit="newest version", lines=(*metrics[:1], counted(len(versions), "version"))
     )
 
 
@@ -143,7 +144,7 @@ def monitor(status: Status) -> Stage:
     lines = []
     if drifted:
         lines.append(f"drift: {drifted[0].get('feature') or drifted[0].get('service', '')}")
-    lines.append(count(len(opened), "open alert"))
+    lines.append(counted(len(opened), "open alert"))
     worse = bool(drifted or opened or any(q.get("dropped") for q in quality))
     if quality:
         return Stage(
@@ -216,5 +217,5 @@ def milliseconds(us: float | None) -> str:
     return "–" if us is None else f"{us / 1000:.3g} ms"
 
 
-def count(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def main(arguments: list[str]) -> int:
     try:
         layout.create()
         configure(given.process, folder=layout.logs, level=settings.log_level)
+        for chatty in ("httpx", "alembic", "uvicorn.error"):  # a line for each request, or at each start
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         if given.supervised:
             stop_with_parent()
         if given.process == "control":

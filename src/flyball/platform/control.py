@@ -54,6 +54,7 @@ def run_control(settings: Settings) -> None:
             control.tick()
 
     loops = [Loop("tick", tick, every=TICK).start(), Loop("look", board.look, every=LOOK).start()]
+    logger.info("control listens", extra={"port": settings.port})
     try:
         uvicorn.run(
             application(shell),

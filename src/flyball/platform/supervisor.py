@@ -27,7 +27,8 @@ from flyball.platform.state import ensure_clock, ensure_token, show_clock
 
 Say = Callable[[str], None]
 LOOK = 0.05  # seconds between two looks at the children
-READY = 60.0  # seconds a process may take to its first answer
+READY = 180.0  # seconds a process may take to its first answer; the very first start compiles kernels
+SLOW = 5.0  # seconds after which the wait is told
 GRACE = {"inference": 15.0, "ingest": 30.0, "control": 15.0}  # to stop, in this order: drain, flush, close
 HEALTHY_AFTER = 30.0  # seconds up, after which back-off starts anew
 LONGEST_PAUSE = 10.0
@@ -123,11 +124,18 @@ def last_words(path: Path) -> str:
 class Supervisor:
     """The platform on one machine. A context manager: entered when all processes answer, left when all have ended."""
 
-    def __init__(self, settings: Settings, *, commands: Callable[[Supervisor], dict[str, list[str]]] | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        say: Say = silent,
+        commands: Callable[[Supervisor], dict[str, list[str]]] | None = None,
+    ) -> None:
         self.settings = settings
         self.layout = Layout(settings.state)
         self.ports: dict[str, int] = {}
         self.children: dict[str, Child] = {}
+        self._say = say
         self._commands = commands or default_commands
         self._lock: FileLock | None = None
         self._watcher: threading.Thread | None = None
@@ -185,7 +193,7 @@ class Supervisor:
         return lines
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + READY
+        begun, told = time.monotonic(), False
         waiting = list(self.children)
         while waiting:
             waiting = [name for name in waiting if not answers(f"{self.url(name)}/healthz")]
@@ -198,7 +206,10 @@ class Supervisor:
                         code="start_failed",
                         hint=f"{child.error_log} has all that it said",
                     )
-            if now > deadline:
+            if waiting and not told and now > begun + SLOW:
+                told = True
+                self._say(f"waiting for {', '.join(waiting)}  (the first start on a machine compiles kernels)")
+            if now > begun + READY:
                 raise UnavailableError(
                     f"{', '.join(waiting)} did not answer within {READY:g} s",
                     code="start_failed",
@@ -208,21 +219,21 @@ class Supervisor:
 
     # run
 
-    def run(self, say: Say = silent) -> None:
+    def run(self) -> None:
         """Watch over the children until SIGTERM, SIGINT, or Ctrl-C; in the main thread."""
         if self._watcher is not None:
             self._stop_watching()
 
         def asked(number: int, frame: FrameType | None) -> None:
-            say("stopping: workers drain, ingest flushes, control closes  (Ctrl-C again to force)")
+            self._say("stopping: workers drain, ingest flushes, control closes  (Ctrl-C again to force)")
             self._stop.set()
 
         with on_signals(asked):
-            self._loop(say)
+            self._loop()
 
-    def watch(self, say: Say = silent) -> None:
+    def watch(self) -> None:
         """Watch over the children from a thread, while this one does something else."""
-        self._watcher = threading.Thread(target=self._loop, args=(say,), name="supervisor", daemon=True)
+        self._watcher = threading.Thread(target=self._loop, name="supervisor", daemon=True)
         self._watcher.start()
 
     def _stop_watching(self) -> None:
@@ -232,18 +243,18 @@ class Supervisor:
         self._watcher = None
         self._stop.clear()
 
-    def _loop(self, say: Say) -> None:
+    def _loop(self) -> None:
         while not self._stop.wait(LOOK):
-            self.step(time.monotonic(), say)
+            self.step(time.monotonic())
 
-    def step(self, now: float, say: Say = silent) -> None:
+    def step(self, now: float) -> None:
         """One look: note who ended, start who is due."""
         changed = False
         for child in self.children.values():
             status = child.ended(now)
             if status is not None:
                 changed = True
-                say(f"{child.name} ended ({how(status)}); it starts again in {pause(child.failures):g} s")
+                self._say(f"{child.name} ended ({how(status)}); it starts again in {pause(child.failures):g} s")
             if child.due is not None and now >= child.due:
                 child.start(now)
                 changed = True
