@@ -138,7 +138,7 @@ def histories(draw: st.DrawFn, *, max_events: int = 40) -> list[Event]:
     events = []
     for lsn in range(draw(st.integers(0, max_events))):
         t = draw(times(base))
-        lag = draw(st.sampled_from([0, 0, 0, 1, SECOND, MINUTE, HOUR, 2 * DAY]))
+        lag = draw(st.sampled_from([0, 0, 0, 1, SECOND, MINUTE, HOUR, 2 * DAY, -HOUR]))
         events.append(Event(lsn=lsn, t=t, known=t + lag, values=draw(ROW)))
     return events
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyball.define.spec import LatestSpec, ViewSpec
+from flyball.define.spec import AggregateSpec, LatestSpec, ViewSpec
 from flyball.features.offline import sweep
 from flyball.features.views import CompiledView
 from flyball.kernel.times import DAY, HOUR, MINUTE, SECOND
@@ -115,7 +115,7 @@ def dense(seed: int) -> tuple[list[Event], list[tuple[int, dict[str, Any]]]]:
     events = []
     for lsn in range(250):
         t = time()
-        events.append(Event(lsn=lsn, t=t, known=t + rng.choice([0, 0, 1, SECOND, MINUTE, DAY]), values=row()))
+        events.append(Event(lsn=lsn, t=t, known=t + rng.choice([0, 0, 1, SECOND, MINUTE, DAY, -MINUTE]), values=row()))
     marks = [rng.choice([e.t, e.t + 1, e.known, e.known + HOUR]) for e in rng.choices(events, k=25)]
     return events, [(mark, row()) for mark in [*marks, 33 * DAY]]
 
@@ -126,3 +126,39 @@ def test_bursts_of_ties_and_late_events_equal_brute_force(seed: int, raw_limit: 
     events, rows = dense(seed)
     check_sweep(EVERYTHING, events, rows, raw_limit)
     check_sweep(NEWEST, events, rows, raw_limit)
+
+
+ODD = ViewSpec(
+    name="O",
+    kind="window",
+    source="Payments",
+    entity=("card",),
+    aggregates=tuple(
+        AggregateSpec(name=f"n{i}", op="count", window=window, hop=hop)
+        for i, (window, hop) in enumerate(
+            [(10 * DAY, HOUR), (DAY, DAY), (3 * SECOND, 5 * SECOND), (30 * DAY, 5 * MINUTE)]
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_hops_that_divide_each_other_will_do(seed: int) -> None:
+    events, rows = dense(seed)
+    check_sweep(ODD, events, rows, 4096)
+
+
+def values(**given: Any) -> dict[str, Any]:
+    return dict.fromkeys((c.name for c in SOURCE.columns), None) | {"card": "x"} | given
+
+
+def test_a_late_event_among_folded_rows_is_counted() -> None:
+    times = [(i * SECOND, i * SECOND) for i in range(10)]
+    times.insert(9, (SECOND + 1, 8 * SECOND + 1))  # happened early, known late, while the head holds 4 rows
+    events = [Event(lsn=lsn, t=t, known=known, values=values()) for lsn, (t, known) in enumerate(times)]
+    view = ViewSpec(
+        name="V", kind="window", source="Payments", entity=("card",), aggregates=(aggregate("n", "count", "12h"),)
+    )
+    compiled = CompiledView(view, SOURCE, raw_limit=4)
+    got = sweep(compiled, frame_of(events), keys_of(compiled, [values()]), np.array([9 * SECOND]))
+    assert (got.values.tolist(), got.exact.tolist()) == ([[10.0]], [True])

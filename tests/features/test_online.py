@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyball.define.spec import ViewSpec
+from flyball.define.spec import LatestSpec, ViewSpec
 from flyball.features.offline import sweep
 from flyball.features.online import OnlineReader
 from flyball.features.views import CompiledView, ViewValues
@@ -229,3 +229,17 @@ def test_a_busy_entity_keeps_exact_answers_at_its_newest_time() -> None:
     got = OnlineReader(store).read(compiled, keys_of(compiled, [row, row, row]), at)
     assert got.exact.tolist() == [True, True, False]
     assert got.values[:2, 0].tolist() == [n, n - 100]
+
+
+def test_a_late_event_does_not_take_the_place_of_a_newer_latest_value() -> None:
+    view = ViewSpec(
+        name="L",
+        kind="latest",
+        source=SOURCE.name,
+        entity=("card",),
+        latest=(LatestSpec(name="amount", column="amount", type="decimal", scale=2),),
+    )
+    store, _, writer, _ = started(2 * HOUR, (view,))
+    writer.apply(SOURCE.name, frame_of([event(1, 0, amount=1), event(2, HOUR, amount=2), event(3, -HOUR, amount=3)]))
+    assert read(store, HOUR, view) == [0.01]
+    assert read(store, HOUR + 1, view) == [0.02]

@@ -35,8 +35,8 @@ def latest(column: str) -> ViewSpec:
         (window(aggregate("a", "count", "1h", where=["gt", ["col", "Other", "x"], ["lit", 1]])), "not ['Other', 'x']"),
         (window(aggregate("a", "sum", "1h", ["view", "W", "x", []])), "it can read the columns of Payments"),
         (window(aggregate("a", "count", "1h"), entity=("nobody",)), "no column 'nobody'"),
-        (window(AggregateSpec(name="a", op="count", window=HOUR, hop=0)), "hop 0"),
-        (window(AggregateSpec(name="a", op="count", window=10**6 * HOUR, hop=MINUTE)), "window"),
+        (window(AggregateSpec(name="a", op="count", window=HOUR, hop=0)), "hops of 0s"),
+        (window(AggregateSpec(name="a", op="count", window=10**6 * HOUR, hop=MINUTE)), "at most 10000 hops"),
         (window(AggregateSpec(name="a", op="count", window=HOUR, hop=7 * MINUTE)), "do not divide each other"),
     ],
 )

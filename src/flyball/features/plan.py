@@ -102,7 +102,11 @@ def _check_aggregate(view: ViewSpec, aggregate: AggregateSpec, source: SourceSpe
     if aggregate.op != "count" and aggregate.value is None:
         raise _refuse(view, f"{aggregate.name} needs a value for {aggregate.op}")
     if aggregate.window <= 0 or aggregate.hop <= 0 or aggregate.window // aggregate.hop > MAX_TILES:
-        raise _refuse(view, f"{aggregate.name} has window {aggregate.window} µs and hop {aggregate.hop} µs")
+        raise _refuse(
+            view,
+            f"{aggregate.name} has a window of {show_duration(aggregate.window)} in hops of "
+            f"{show_duration(aggregate.hop)}; both are positive, and a window has at most {MAX_TILES} hops",
+        )
     if kind == "text" and aggregate.op != "count":
         raise _refuse(
             view,
