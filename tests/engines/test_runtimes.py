@@ -76,7 +76,7 @@ def test_what_is_no_onnx_model_or_does_not_fit_it_is_refused() -> None:
 
 
 def test_a_runtime_that_nobody_knows_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidError, match="'tree'.*did you mean 'trees'"):
+    with pytest.raises(InvalidError, match=r"'tree'.*did you mean 'trees'"):
         open_runtime("tree", tmp_path, Manifest(model="m"))
 
 
@@ -105,7 +105,10 @@ def logistic() -> Any:
     return LogisticRegression().fit(x, (x[:, 0] + x[:, 1] > 0).astype(float))
 
 
-def test_a_scikit_learn_model_runs_in_a_process_of_its_own(tmp_path: Path, logistic: Any) -> None:
+@pytest.mark.slow
+def test_a_scikit_learn_model_runs_in_a_process_of_its_own(
+    tmp_path: Path, logistic: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest, folder = skops_version(tmp_path, logistic, method="predict_proba", task=BINARY)
     loaded = load_version(folder, digest, open_runtime)
     runtime = loaded.runtime
@@ -113,10 +116,16 @@ def test_a_scikit_learn_model_runs_in_a_process_of_its_own(tmp_path: Path, logis
     assert runtime.pid != os.getpid()
     np.testing.assert_array_equal(runtime.predict(matrix()), logistic.predict_proba(matrix())[:, 1])
     pid = runtime.pid
-    os.kill(pid, signal.SIGKILL)
+    exchange = runtime._exchange
+
+    def dying(data: bytes) -> Any:
+        os.kill(pid, signal.SIGKILL)
+        return exchange(data)
+
+    monkeypatch.setattr(runtime, "_exchange", dying)
     with pytest.raises(UnavailableError) as caught:
         runtime.predict(matrix())
-        runtime.predict(matrix())  # where the first one was quicker than the signal
+    monkeypatch.undo()
     assert caught.value.code == "model_process_died"
     assert runtime.pid != pid
     np.testing.assert_array_equal(runtime.predict(matrix(1)), logistic.predict_proba(matrix(1))[:, 1])
@@ -132,6 +141,7 @@ def test_a_scikit_learn_model_runs_in_a_process_of_its_own(tmp_path: Path, logis
         runtime.predict(matrix())
 
 
+@pytest.mark.slow
 def test_a_version_that_is_dropped_ends_its_process(tmp_path: Path, logistic: Any) -> None:
     _, folder = skops_version(tmp_path, logistic, method="predict_proba", task=BINARY)
     runtime = ProcessRuntime(folder, manifest_of(folder))
@@ -140,6 +150,7 @@ def test_a_version_that_is_dropped_ends_its_process(tmp_path: Path, logistic: An
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.slow
 def test_a_frame_of_names_and_categories_is_rebuilt_for_the_estimator(tmp_path: Path) -> None:
     import pandas as pd
     from sklearn.compose import make_column_transformer
@@ -164,6 +175,7 @@ def test_a_frame_of_names_and_categories_is_rebuilt_for_the_estimator(tmp_path: 
     runtime.close()
 
 
+@pytest.mark.slow
 def test_lightgbm_itself_can_be_the_process(tmp_path: Path) -> None:
     runtime = {"kind": "process", "format": "lightgbm", "file": "model.txt"}
     text = booster_text()
@@ -177,6 +189,7 @@ def test_lightgbm_itself_can_be_the_process(tmp_path: Path) -> None:
     loaded.runtime.close()
 
 
+@pytest.mark.slow
 def test_types_that_the_manifest_does_not_list_are_never_loaded(tmp_path: Path) -> None:
     from sklearn.preprocessing import FunctionTransformer
 
@@ -190,6 +203,7 @@ def test_types_that_the_manifest_does_not_list_are_never_loaded(tmp_path: Path) 
         ProcessRuntime(listed, manifest_of(listed))
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_is_stopped_and_replaced(tmp_path: Path, logistic: Any) -> None:
     _, folder = skops_version(tmp_path, logistic, method="predict_proba", task=BINARY)
     runtime = ProcessRuntime(folder, manifest_of(folder), answer_seconds=0.2)
@@ -202,6 +216,7 @@ def test_a_child_that_hangs_is_stopped_and_replaced(tmp_path: Path, logistic: An
     runtime.close()
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     _, folder = write_version(
         tmp_path, {"m": b"x"}, **fraud_manifest(runtime={"kind": "process", "format": "pickle", "file": "m"})

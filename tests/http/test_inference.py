@@ -104,7 +104,7 @@ def test_predict_takes_rows_inputs_and_a_bare_object(running: Running) -> None:
         ("fraud", b"[1]", 400, "bad_request"),
         ("fraud", b'{"rows": 3}', 400, "bad_rows"),
         ("fraud", b'{"rows": [], "at": "yesterday"}', 400, "bad_time"),
-        ("fraud", b'{"inputs": {"amount": "x"}}', 400, "bad_field"),
+        ("fraud", b'{"inputs": {"amount": "x", "channel": "web"}}', 400, "bad_field"),
         ("fruad", b'{"rows": []}', 404, "service_not_found"),
     ],
 )

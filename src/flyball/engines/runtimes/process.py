@@ -66,7 +66,7 @@ class ProcessRuntime:
         with self._lock:
             if self._closed:
                 raise UnavailableError("the version is no longer served", code="version_closed")
-            if self._child.poll() is not None:
+            if self._child.poll() is not None:  # it died since, and took nothing with it
                 self._restart()
             try:
                 return self._exchange(data)
