@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Table:
 
 
 class Notebook:
-    """A project beside a running platform."""
+    """A project beside a running platform; may be used in a `with`."""
 
     def __init__(self, client: Client, project: ProjectSpec) -> None:
         self.client = client
@@ -97,6 +98,20 @@ class Notebook:
             )
         self._layout = Layout(folder)
         self._store: LmdbStore | None = None
+
+    def __enter__(self) -> Notebook:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.client.close()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def training_set(self, model: Any, *, asof: AsOf = "known") -> Table:
         """The training set of a model as a run would build it now: rows, features, `label`, `_event_time`."""
