@@ -73,7 +73,7 @@ def test_a_trained_version_answers_over_http(running: tuple[Supervisor, Client])
 
 
 def test_status_tells_of_all_processes_and_a_killed_one_comes_back(running: tuple[Supervisor, Client]) -> None:
-    supervisor, client = running
+    _, client = running
     pids = {process["name"]: process["pid"] for process in client.status()["processes"]}
     assert {"control", "ingest", "inference", "worker-0"} <= set(pids)
     os.kill(pids["control"], signal.SIGKILL)
