@@ -40,6 +40,7 @@ from flyball.define.view import LatestView, WindowView
 
 if TYPE_CHECKING:
     from flyball import testing as testing
+    from flyball.platform.notebook import open_platform as open
 
 __version__ = "0.1.0"
 
@@ -96,6 +97,7 @@ __all__ = [
     "min",
     "minimum",
     "model",
+    "open",
     "quality_drop",
     "row_key",
     "row_time",
@@ -112,7 +114,9 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker shall refuse what does not exist
 
     def __getattr__(name: str) -> Any:
-        """`fb.testing` is loaded when it is used: it holds a whole platform."""
+        """`fb.testing` and `fb.open` are loaded when they are used: they hold a whole platform."""
         if name == "testing":
             return importlib.import_module("flyball.testing")
+        if name == "open":
+            return importlib.import_module("flyball.platform.notebook").open_platform
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

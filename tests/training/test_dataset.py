@@ -19,7 +19,7 @@ def test_the_last_share_by_time_is_held_out(rows: Rows) -> None:
     assert (len(data.train), len(data.test)) == (150, 50)
     assert data.train.t.max() < data.test.t.min()
     assert data.features == ("fare", "payment", "usual")
-    assert data.categorical == ("payment",)
+    assert [data.features[column] for column in data.categorical] == ["payment"]
     assert data.digest == rows.digest
     np.testing.assert_array_equal(data.test.X, rows.X[150:])
     assert data.test.frame["label"].to_list() == rows.y[150:].tolist()

@@ -181,7 +181,9 @@ def _package(
         created=spec.at,
         metrics=dict(metrics),
         evaluation=dict(evaluation),
-        profile=profile(data.train.X, data.features, data.categorical, data.categories, packed.predict(data.train.X)),
+        profile=profile(
+            data.train.X, data.features, tuple(data.categories), data.categories, packed.predict(data.train.X)
+        ),
         extra=dict(extra),
     )
     checked = Samples(inputs=samples, outputs=packed.predict(samples))

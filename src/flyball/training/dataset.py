@@ -38,10 +38,6 @@ class Part:
     def __len__(self) -> int:
         return len(self.y)
 
-    @property
-    def categorical(self) -> tuple[str, ...]:
-        return tuple(self.categories)
-
     def to_pandas(self) -> pd.DataFrame:
         """The features by name; categories as pandas categoricals with every declared category."""
         return matrix_to_pandas(self.X, self.features, self.categories)
@@ -76,8 +72,9 @@ class Dataset:
         return self.train.features
 
     @property
-    def categorical(self) -> tuple[str, ...]:
-        return self.train.categorical
+    def categorical(self) -> tuple[int, ...]:
+        """Which columns of `X` are categories, as LightGBM and scikit-learn take them."""
+        return tuple(self.features.index(name) for name in self.categories)
 
     @property
     def categories(self) -> Mapping[str, tuple[str, ...]]:
