@@ -12,7 +12,7 @@ import heapq
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,18 @@ from flyball.platform.supervisor import Supervisor
 HERE = Path(__file__).parent
 LIVE = 0.2  # the share of the trips, by time, that is replayed
 SECOND = 1_000_000
+LABELS = 50  # that are sent together
 REQUEST = ("company", "pickup_community_area", "dropoff_community_area", "payment_type", "fare")
+TEXTS = ("company", "payment_type", "fare", "tips")  # money as text: it is exact
+WHOLE = ("trip_start_timestamp", "pickup_community_area", "dropoff_community_area", "trip_seconds")
 
 Row = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that was answered: which row of the live part, the prediction, and its score."""
+    """The answer to a request."""
 
-    row: int
     prediction: str
     version: str
     score: float
@@ -48,9 +50,9 @@ class Asked:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a replay came to. `lsn` of each live row whose event was accepted."""
+    """What a replay came to, by row of the live part: the answers, and the LSNs of the events that were accepted."""
 
-    asked: list[Asked] = field(default_factory=list)
+    asked: dict[int, Asked] = field(default_factory=dict)
     lsn: dict[int, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -73,12 +75,13 @@ def go(file: Path, state: Path, scratch: Path) -> None:
         platform.watch()
         packed = pack(HERE / "project.py")
         apply(client, packed)
+        until(lambda: any(one["name"] == "Trips" for one in client.sources()))
         receipt = client.upload("Trips", write(scratch / "history.csv", history))
         print(
             f"history: {receipt['accepted']:,} rows ingested, {receipt['quarantined']} quarantined {receipt['reasons']}"
         )
         run = trained(client)
-        served(client)
+        until(lambda: bool(client.service("tip")["version"]))
         print(f"trained on {run['result']['rows']:,} rows: held-out AUC {run['result']['metrics']['auc']:.4f}")
         outcome = replay(client, live)
         logged = predictions(client, state, len(outcome.asked))
@@ -125,57 +128,62 @@ def trained(client: Client) -> dict[str, Any]:
         time.sleep(0.2)
 
 
-def served(client: Client) -> None:
-    while not client.service("tip")["version"]:
+def until(done: Callable[[], bool]) -> None:
+    while not done():
         time.sleep(0.2)
 
 
 def replay(client: Client, live: Sequence[Row]) -> Outcome:
-    """Trips that have ended are pushed before trips that start then are asked about."""
+    """At each time at which trips start: push the trips that have ended by then, then ask about those that start."""
     outcome, began = Outcome(), time.monotonic()
-    running: list[tuple[int, int]] = []  # (end, row)
-    waiting = sorted({int(row["trip_start_timestamp"]) for row in live})
     by_start: dict[int, list[int]] = {}
     for index, row in enumerate(live):
         by_start.setdefault(int(row["trip_start_timestamp"]), []).append(index)
-    for now in waiting:
-        end_trips(client, live, running, now, outcome)
+    running: list[tuple[int, int]] = []  # (end, row)
+    labels: list[dict[str, Any]] = []
+    for now, starting in by_start.items():
         client.advance_clock(now * SECOND)
-        asked = by_start[now]
-        replies = client.predict("tip", [request(live[index]) for index in asked], at=now * SECOND)
-        for index, reply in zip(asked, replies, strict=True):
-            if "error" not in reply:  # a request that breaks the contract is refused by name
-                outcome.asked.append(Asked(index, reply["prediction_id"], reply["version"], reply["score"]))
+        labels += end_trips(client, live, running, now, outcome)
+        if len(labels) >= LABELS:
+            client.feedback(labels)
+            labels = []
+        replies = client.predict("tip", [request(live[index]) for index in starting], at=now * SECOND)
+        for index, reply in zip(starting, replies, strict=True):
+            outcome.asked[index] = Asked(reply["prediction_id"], reply["version"], reply["score"])
             heapq.heappush(running, (now + int(live[index]["trip_seconds"] or 0), index))
-    end_trips(client, live, running, max(end for end, _ in running), outcome)
+    last = max(end for end, _ in running)
+    client.advance_clock(last * SECOND)
+    client.feedback(labels + end_trips(client, live, running, last, outcome))
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def end_trips(client: Client, live: Sequence[Row], running: list[tuple[int, int]], now: int, outcome: Outcome) -> None:
-    """Push the events of the trips that ended by `now`, each at its own end."""
+def end_trips(
+    client: Client, live: Sequence[Row], running: list[tuple[int, int]], now: int, outcome: Outcome
+) -> list[dict[str, Any]]:
+    """Push the events of the trips that ended by `now`; gives their labels, by prediction."""
+    ended = []
     while running and running[0][0] <= now:
-        end = running[0][0]
-        ended = []
-        while running and running[0][0] == end:
-            ended.append(heapq.heappop(running)[1])
-        client.advance_clock(end * SECOND)
-        for index in ended:
-            receipt = client.push("Trips", [event(live[index])], idempotency_key=f"trip-{index}")
-            if receipt["accepted"]:
-                outcome.lsn[index] = receipt["first_lsn"]
-        labels = {one.row: one.prediction for one in outcome.asked if one.row in ended}
-        items = [{"prediction_id": p, "label": big_tip(live[index])} for index, p in labels.items()]
-        if items:
-            client.feedback(items)
+        ended.append(heapq.heappop(running)[1])
+    if not ended:
+        return []
+    receipt = client.push("Trips", [event(live[index]) for index in ended], idempotency_key=f"trips-{ended[0]}")
+    taken = [index for index in ended if fits(live[index])]  # the others are quarantined, and have no LSN
+    if receipt["accepted"] != len(taken):
+        raise SystemExit(f"{len(taken)} trips fit the contract and {receipt['accepted']} were accepted: {receipt}")
+    outcome.lsn |= {index: receipt["first_lsn"] + place for place, index in enumerate(taken)}
+    return [{"prediction_id": outcome.asked[index].prediction, "label": big_tip(live[index])} for index in ended]
 
 
 def request(row: Row) -> dict[str, str | None]:
     return {name: row[name] or None for name in REQUEST}
 
 
-def event(row: Row) -> dict[str, str | None]:
-    return {name: value or None for name, value in row.items()}
+def event(row: Row) -> dict[str, Any]:
+    """A trip as an application would send it: numbers as numbers, and what is empty left out."""
+    event: dict[str, Any] = {name: row[name] for name in TEXTS if row[name]}
+    event |= {name: int(row[name]) for name in WHOLE if row[name]}
+    return event | {"trip_miles": float(row["trip_miles"])}
 
 
 def big_tip(row: Row) -> bool:
@@ -206,9 +214,9 @@ def check(history: Sequence[Row], live: Sequence[Row], outcome: Outcome, logged:
     trips = [trip(row) for row in history if fits(row)]
     trips += [trip(live[index], lsn) for index, lsn in outcome.lsn.items()]
     compared, different = 0, []
-    for one in outcome.asked:
+    for index, one in outcome.asked.items():
         record = logged[one.prediction]
-        row, values = live[one.row], json.loads(record["features"])
+        row, values = live[index], json.loads(record["features"])
         seen = Seen(
             at=int(row["trip_start_timestamp"]),
             lsn=json.loads(record["lsn"])["Trips"],
@@ -244,9 +252,9 @@ def summary(
     outcome: Outcome,
     checked: Check,
 ) -> None:
-    label = [big_tip(live[one.row]) for one in outcome.asked]
-    score = [one.score for one in outcome.asked]
-    cards = [i for i, one in enumerate(outcome.asked) if live[one.row]["payment_type"] == "Credit Card"]
+    label = [big_tip(live[index]) for index in outcome.asked]
+    score = [one.score for one in outcome.asked.values()]
+    cards = [i for i, index in enumerate(outcome.asked) if live[index]["payment_type"] == "Credit Card"]
     total = auc(label, score)
     rows = [
         ("rows in the file", f"{len(history) + len(live):,}"),
@@ -254,7 +262,7 @@ def summary(
         ("training set", f"{run['result']['rows']:,} rows (of {receipt['accepted']:,} of history)"),
         ("held-out AUC at training", f"{run['result']['metrics']['auc']:.4f}"),
         ("live requests", f"{len(outcome.asked):,} in {outcome.seconds:.1f} s, with clock, pushes and labels"),
-        ("versions that served", ", ".join(sorted({one.version for one in outcome.asked}))),
+        ("versions that served", ", ".join(sorted({one.version for one in outcome.asked.values()}))),
         ("AUC on the last 20 % by time", f"{total:.4f}"),
         ("AUC on its credit-card rows alone", f"{auc([label[i] for i in cards], [score[i] for i in cards]):.4f}"),
         (

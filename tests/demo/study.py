@@ -124,7 +124,7 @@ class Study:
     rows_a_day: int
 
 
-def study(scenario: Scenario, *, retrain_day: int = 91, released_after: int = 1) -> Study:
+def study(scenario: Scenario, *, retrain_day: int = 90, released_after: int = 1) -> Study:
     """Train on the history; serve it live; train again on `retrain_day` with the labels known then; compare."""
     payments = simulate(scenario)
     columns = features(payments)

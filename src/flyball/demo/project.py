@@ -108,7 +108,7 @@ project = fb.Project(
             load=fb.Load(rps=500, p99="20ms"),
             rollout=fb.Canary(steps=(10, 50, 100), hold="2h", min_requests=30),
             default=0.02,
-            retrain=fb.Retrain(on=[fb.drift(), fb.quality_drop("auc", 0.05)], cooldown="11d"),
+            retrain=fb.Retrain(on=[fb.drift(), fb.quality_drop("auc", 0.05)], cooldown="10d"),
             owner="payments-risk",
         )
     ],

@@ -15,13 +15,15 @@ import numpy as np
 from flyball.client import Client
 from flyball.demo.scores import Scored, Scores
 from flyball.demo.simulate import Payments, Scenario, payment_id
-from flyball.kernel.errors import InternalError, from_data
+from flyball.kernel.errors import ExhaustedError, InternalError, LateError, from_data
 from flyball.kernel.times import DAY, HOUR, MINUTE
 
 SPAN = 30 * MINUTE  # the longest slice, in domain time
 ROWS = 64  # the largest slice
 PAUSE = 6 * HOUR  # of domain time between two looks at the platform
 CONNECTIONS = 4
+ATTEMPTS = 6
+PAUSE_SECONDS = 0.05  # before the second attempt, doubled for each further one
 SERVICE = "fraud"
 
 
@@ -132,11 +134,18 @@ class Replay:
         if not hasattr(self._local, "client"):
             self._local.client = self._opened()
         client: Client = self._local.client
-        row = self._payments.row(index)
-        began = time.monotonic()
-        reply = client.predict(SERVICE, [row], at=int(self._payments.time[index]))[0]
-        latency = (time.monotonic() - began) * 1_000
-        return _scored(index, reply), latency
+        row, at = self._payments.row(index), int(self._payments.time[index])
+        for attempt in range(ATTEMPTS):
+            began = time.monotonic()
+            try:
+                reply = client.predict(SERVICE, [row], at=at)[0]
+            except (LateError, ExhaustedError):  # refused at arrival, since it would be late: a terminal asks again
+                if attempt == ATTEMPTS - 1:
+                    raise
+                time.sleep(PAUSE_SECONDS * 2**attempt)
+            else:
+                return _scored(index, reply), (time.monotonic() - began) * 1_000
+        raise AssertionError("unreachable")
 
     def _opened(self) -> Client:
         client = self._connect()

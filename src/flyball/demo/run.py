@@ -115,6 +115,8 @@ class Demo:
             path.write_text(text)
         packed = pack(path)
         done = apply(self._client, packed)
+        wanted = {source.name for source in packed.spec.sources}
+        self._until(lambda: wanted <= {one["name"] for one in self._client.sources()}, "ingest to take the plan", stage)
         if not self._client.versions(MODEL):
             self._asked()
         spec = packed.spec

@@ -26,7 +26,7 @@ class Stage:
 
     def tell(self, line: str) -> None:
         """Something that happened meanwhile, on a line of its own."""
-        self._console.print(f"    {line}", highlight=False, markup=False)
+        self._console.print(f"    {line}", highlight=False, markup=False, soft_wrap=True)
 
     def outcome(self, line: str) -> None:
         """What came of it; shown when the stage ends."""

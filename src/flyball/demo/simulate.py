@@ -40,8 +40,8 @@ class Scenario:
     seed: int = 8
     start: int = 1_704_067_200 * SECOND  # 2024-01-01, a Monday
     history_days: int = 80
-    live_days: int = 20
-    shift_day: int = 83
+    live_days: int = 17
+    shift_day: int = 82
     cards: int = 900
     merchants: int = 240
     payments_per_day: int = 700
