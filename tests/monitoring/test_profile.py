@@ -23,7 +23,14 @@ def test_a_profile_is_plain_json_with_counts_of_the_reference() -> None:
     assert counts[:2] == [0, 0]
     assert all(90 <= count <= 110 for count in counts[2:-1])
     assert sum(found["counts"]["features"]["c"]) == 3200
-    assert found["counts"] == binned(found, matrix, None) | {"score": found["counts"]["score"]}
+    assert found["counts"] == binned(found, ["x", "c"], matrix, None) | {"score": found["counts"]["score"]}
+
+
+def test_a_stored_profile_is_read_by_name_not_by_position() -> None:
+    matrix = np.column_stack([np.arange(100.0), np.arange(100.0) + 1_000])
+    found = profile(matrix, ["z", "a"], [], {})
+    stored = json.loads(json.dumps(found, sort_keys=True))
+    assert binned(stored, ["z", "a"], matrix)["features"] == found["counts"]["features"]
 
 
 def test_an_outlier_moves_no_edge_but_the_last() -> None:
@@ -38,7 +45,7 @@ def test_an_outlier_moves_no_edge_but_the_last() -> None:
 def test_nulls_values_below_and_values_above_are_counted_apart() -> None:
     found = profile(np.arange(100.0)[:, None], ["x"], [], {})
     online = np.array([np.nan, -1.0, 1e9, np.inf, -np.inf, 50.0])[:, None]
-    counts = binned(found, online)["features"]["x"]
+    counts = binned(found, ["x"], online)["features"]["x"]
     assert (counts[0], counts[1], counts[-1]) == (1, 2, 2)
     assert sum(counts) == 6
 
@@ -46,7 +53,7 @@ def test_nulls_values_below_and_values_above_are_counted_apart() -> None:
 def test_a_constant_feature_has_a_bin_of_its_own() -> None:
     found = profile(np.full((10, 1), 3.0), ["x"], [], {})
     assert found["counts"]["features"]["x"] == [0, 0, 10, 0]
-    assert binned(found, np.array([[2.9], [3.0], [3.1]]))["features"]["x"] == [0, 1, 1, 1]
+    assert binned(found, ["x"], np.array([[2.9], [3.0], [3.1]]))["features"]["x"] == [0, 1, 1, 1]
 
 
 def test_a_feature_of_few_values_has_a_bin_for_each() -> None:
@@ -57,13 +64,13 @@ def test_a_feature_of_few_values_has_a_bin_for_each() -> None:
 def test_a_feature_that_was_always_null_counts_what_is_known_later() -> None:
     found = profile(np.full((5, 1), np.nan), ["x"], [], {})
     assert found["counts"]["features"]["x"] == [5, 0, 0]
-    assert binned(found, np.array([[1.0], [np.nan]]))["features"]["x"] == [1, 0, 1]
+    assert binned(found, ["x"], np.array([[1.0], [np.nan]]))["features"]["x"] == [1, 0, 1]
 
 
 def test_an_unknown_category_is_other() -> None:
     found = profile(np.array([[0.0], [1.0], [np.nan]]), ["c"], ["c"], {"c": ("a", "b")})
     assert found["counts"]["features"]["c"] == [1, 1, 1, 0]
-    assert binned(found, np.array([[7.0], [-1.0], [1.0]]))["features"]["c"] == [0, 0, 1, 2]
+    assert binned(found, ["c"], np.array([[7.0], [-1.0], [1.0]]))["features"]["c"] == [0, 0, 1, 2]
 
 
 def test_scores_of_several_classes_are_profiled_class_by_class() -> None:
@@ -74,7 +81,7 @@ def test_scores_of_several_classes_are_profiled_class_by_class() -> None:
 
 def test_an_empty_matrix_has_a_profile() -> None:
     found = profile(np.zeros((0, 1)), ["x"], [], {})
-    assert binned(found, np.zeros((3, 1)))["rows"] == 3
+    assert binned(found, ["x"], np.zeros((3, 1)))["rows"] == 3
 
 
 FLOATS = st.one_of(st.floats(-10, 10), st.just(float("nan")), st.just(1e300), st.sampled_from([0.0, 1.0]))
@@ -93,8 +100,8 @@ def test_every_row_is_counted_once_and_counts_of_parts_add_up(
 ) -> None:
     with np.errstate(over="ignore"):
         found = profile(reference, ["x"], [], {})
-    whole = binned(found, online)["features"]["x"]
-    parts = [binned(found, part)["features"]["x"] for part in (online[:cut], online[cut:])]
+    whole = binned(found, ["x"], online)["features"]["x"]
+    parts = [binned(found, ["x"], part)["features"]["x"] for part in (online[:cut], online[cut:])]
     assert sum(whole) == len(online)
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
     counts = found["counts"]["features"]["x"]
@@ -105,5 +112,5 @@ def test_every_row_is_counted_once_and_counts_of_parts_add_up(
 def test_a_value_on_an_edge_belongs_to_the_bin_that_it_begins(edge: int) -> None:
     found = profile(np.repeat(np.arange(64.0), 10)[:, None], ["x"], [], {})
     edges = found["features"]["x"]["edges"]
-    counts = binned(found, np.array([[edges[edge]]]))["features"]["x"]
+    counts = binned(found, ["x"], np.array([[edges[edge]]]))["features"]["x"]
     assert counts.index(1) == 2 + edge

@@ -101,7 +101,8 @@ class Watch:
                 continue
             profile = manifest.get("profile") or {}
             if profile.get("features"):
-                counts = binned(profile, matrix(group, manifest["features"]))
+                names = [feature["name"] for feature in manifest["features"]]
+                counts = binned(profile, names, matrix(group, manifest["features"]))
                 for name in sealed_features(group):
                     counts["features"].pop(name, None)
                 period = DriftPeriod(service=service, version=version, start=start, rows=len(group), counts=counts)

@@ -45,17 +45,22 @@ def profile(
             if score.ndim == 1
             else {"kind": "classes", "classes": [_number_bins(column) for column in score.T]}
         )
-    return bins | {"counts": binned(bins, matrix, score)}
+    return bins | {"counts": binned(bins, features, matrix, score)}
 
 
-def binned(reference: Mapping[str, Any], matrix: Floats, score: Floats | None = None) -> dict[str, Any]:
+def binned(
+    reference: Mapping[str, Any], features: Sequence[str], matrix: Floats, score: Floats | None = None
+) -> dict[str, Any]:
     """Counts of a matrix in the bins of a profile: `{"rows": n, "features": {name: counts}, "score": counts}`.
+
+    `features` names the matrix's columns; a stored profile does not keep their order.
 
     Counts of a number: `[null, below, one for each of the len(edges) - 1 bins, above]`; of a category: `[null, one for
     each category, other]`. They sum to the rows. A bin holds `edge <= value < next edge`, the last one its right edge.
     """
     counts: dict[str, Any] = {"rows": len(matrix), "features": {}}
-    for position, (name, bins) in enumerate(reference["features"].items()):
+    for position, name in enumerate(features):
+        bins = reference["features"][name]
         count = _count_categories if bins["kind"] == "category" else _count_numbers
         counts["features"][name] = count(bins, matrix[:, position])
     if score is not None and SCORE in reference:
