@@ -25,6 +25,7 @@ from flyball.demo.scores import Quality, Scores, Story, story
 from flyball.demo.show import Show, Stage
 from flyball.demo.simulate import Payments, Scenario, simulate
 from flyball.kernel.errors import InternalError, LateError
+from flyball.kernel.ids import digest
 from flyball.kernel.settings import Settings
 from flyball.kernel.times import show_time
 
@@ -93,6 +94,7 @@ class Demo:
         self._first_live = int(np.searchsorted(self._payments.time, scenario.live_from))
         self.figures = Figures()
         self._events = Events(client, SERVICE)
+        self._resumed = self._scores.answers > 0
 
     def acts(self) -> list[tuple[str, Callable[[Stage], None]]]:
         return [
@@ -128,9 +130,12 @@ class Demo:
     def ingest(self, stage: Stage) -> None:
         """Load the history: labels first, so that no model is trained without them."""
         history = write_history(self._payments, self._scenario, self._folder)
-        late = self._client.upload("Chargebacks", history.chargebacks)
+        late = self._client.upload("Chargebacks", history.chargebacks, idempotency_key=_key(history.chargebacks))
         receipt = self._client.upload(
-            "Payments", history.payments, progress=lambda done, total: stage.at(done, total, "bytes sent")
+            "Payments",
+            history.payments,
+            idempotency_key=_key(history.payments),
+            progress=lambda done, total: stage.at(done, total, "bytes sent"),
         )
         self.figures.ingested = receipt["accepted"] + late["accepted"]
         self.figures.quarantined = receipt["quarantined"] + late["quarantined"]
@@ -192,12 +197,16 @@ class Demo:
 
     def check(self, stage: Stage) -> None:
         """Count what the platform has against what was sent; and the quality before, after and since."""
-        self._until(lambda: self._logged() >= len(self._scores), "all predictions to be collected", stage)
-        events = self._accepted("Payments") - len(self._payments)
-        predictions = self._logged() - len(self._scores)
+        self._until(lambda: self._logged() >= self._scores.answers, "all predictions to be collected", stage)
+        sent = {"Payments": len(self._payments), "Chargebacks": self._charged_back()}
+        lake = self._client.flush(list(sent))
+        over = {source: int(lake[source]["rows"]) - count for source, count in sent.items()}
+        again = self._logged() - self._scores.answers
+        if not self._resumed:  # what was answered while Ctrl-C was pressed is logged, and was not kept here
+            over["predictions"] = again
         figures = self.figures
-        figures.lost = max(0, -events) + max(0, -predictions)
-        figures.doubled = max(0, events)
+        figures.lost = sum(max(0, -count) for count in over.values())
+        figures.doubled = sum(max(0, count) for count in over.values())
         promoted = self._events.promoted_at()
         if promoted is not None and len(self._scores.versions()) > 1:
             figures.story = story(
@@ -280,9 +289,19 @@ class Demo:
         """Accepted events of a source, all time: durable, so it says how far a replay came."""
         return int(next(one["rows"] for one in self._client.sources() if one["name"] == source))
 
+    def _charged_back(self) -> int:
+        """Chargebacks of history and live stream that had arrived by its end."""
+        arrived = self._payments.charged_back
+        return int(np.sum((arrived > 0) & (arrived <= self._scenario.ends_at)))
+
     def _logged(self) -> int:
         services = self._client.status()["services"]
         return int(next(one["requests"] for one in services if one["name"] == SERVICE))
+
+
+def _key(path: Path) -> str:
+    """The same file is stored once, however often a demonstration is begun again."""
+    return f"demo-{digest(path.read_bytes())[:32]}"
 
 
 def _steps(service: Data) -> str:

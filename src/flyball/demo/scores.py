@@ -42,6 +42,7 @@ class Scores:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._scored: dict[int, Scored] = {}
+        self.answers = 0  # all that were kept, those of payments that were asked for twice included
         if path.exists():
             text = path.read_text()
             whole = text[: text.rfind("\n") + 1]  # the last line may have been cut off
@@ -54,13 +55,14 @@ class Scores:
         return len(self._scored)
 
     def add(self, scored: Iterable[Scored]) -> None:
-        fresh = [one for one in scored if one.payment not in self._scored]
+        kept = list(scored)
         with self._path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows((s.payment, s.version, repr(s.score)) for s in fresh)
-        for one in fresh:
+            csv.writer(file, lineterminator="\n").writerows((s.payment, s.version, repr(s.score)) for s in kept)
+        for one in kept:
             self._keep(one)
 
     def _keep(self, one: Scored) -> None:
+        self.answers += 1
         self._scored.setdefault(one.payment, one)
 
     def versions(self) -> list[str]:
