@@ -43,6 +43,14 @@ def test_a_project_is_applied_trained_registered_and_released(platform: Platform
     assert plan["versions"]["tip/1"]["path"].endswith(plan["versions"]["tip/1"]["digest"])
 
 
+def test_a_run_that_apply_queued_gives_way_to_one_that_was_asked_for(platform: Platform) -> None:
+    (queued,) = platform.apply(project())["runs"]
+    asked = platform.control.train("tip", actor=ANN, params={"baseline": "without_windows"})
+    assert platform.control.run(queued)["state"] == "stopped"
+    assert platform.control.run(asked["run"])["state"] == "queued"
+    assert platform.control.train("tip", actor=ANN, params={"baseline": "without_windows"})["run"] == asked["run"]
+
+
 def test_a_good_canary_goes_step_by_step_to_all_traffic(platform: Platform) -> None:
     platform.first_version()
     second_version(platform)

@@ -245,8 +245,7 @@ class Handlers:
         return reply({"facts": self._core.facts(subject=subject, kind=kind, limit=limit)})
 
     def advance_clock(self, body: ClockBody, actor: Actor = By) -> Response:
-        with self._shell.writing:
-            return reply(self._core.advance_clock(parse_time(body.at), actor))
+        return reply(self._core.advance_clock(parse_time(body.at), actor))  # time does not wait for a tick
 
     # projects
 

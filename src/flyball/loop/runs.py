@@ -97,14 +97,18 @@ class Runs:
         version: str = "",
         after: int = 0,
     ) -> RunRecord:
-        """Queue a run. A training run of the model that waits already is taken for it, where its parameters agree."""
+        """Queue a run. A training run of the model that waits already is taken for it, where its parameters agree;
+        one that an apply queued gives way to one that was asked for with others."""
+        given_way: list[RunRecord] = []
         if batch is None:
             for waiting in unit.runs.list(model=model.name, kind="train", states=(RunState.QUEUED,)):
+                intent = unit.loop.intent(waiting.id)
                 if waiting.spec.params == (params or {}) and waiting.spec.model == model:
-                    intent = unit.loop.intent(waiting.id)
                     if intent is not None and cause != "apply":
                         unit.loop.put_intent(Intent(run=waiting.id, cause=cause, service=service))
                     return waiting
+                if intent is not None and intent.cause == "apply" and cause != "apply":
+                    given_way.append(waiting)
         spec = RunSpec(
             run=new_id("run"),
             kind="train" if batch is None else "batch",
@@ -122,6 +126,8 @@ class Runs:
             Intent(run=record.id, cause=cause, service=service, batch=batch.name if batch is not None else "")
         )
         self._note(unit, record, "run.queue", actor=actor, note=reason, after={"cause": cause})
+        for waiting in given_way:
+            self._stop(unit, waiting, f"gives way to {record.id}")
         return record
 
     # the loop
@@ -245,15 +251,19 @@ class Runs:
 
     def _skip(self, record: RunRecord, why: str) -> str:
         with self._metadata.write() as unit:
-            skipped = unit.runs.update(
-                record.id,
-                expected=RunState.QUEUED,
-                state=RunState.STOPPED,
-                at=self._clock.now(),
-                result={"rows": 0, "skipped": why},
-            )
-            self._note(unit, skipped, "run.skip", note=why)
+            self._stop(unit, record, why)
         return f"skipped: {why}"
+
+    def _stop(self, unit: Unit, record: RunRecord, why: str) -> None:
+        """End a run that never began."""
+        stopped = unit.runs.update(
+            record.id,
+            expected=RunState.QUEUED,
+            state=RunState.STOPPED,
+            at=self._clock.now(),
+            result={"rows": 0, "skipped": why},
+        )
+        self._note(unit, stopped, "run.skip", note=why)
 
     def _not_yet(self, intent: Intent, why: str) -> str:
         if intent.not_yet != why:
