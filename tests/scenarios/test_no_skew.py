@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -123,9 +124,7 @@ def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
     return found
 
 
-def test_every_logged_value_is_recomputed_from_the_lake(
-    replayed: Replayed, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_logged_value_is_recomputed_from_the_lake(replayed: Replayed, capsys: pytest.CaptureFixture[str]) -> None:
     model, source = replayed.spec.model("chargeback"), replayed.spec.source("Payments")
     rows = physical_rows(replayed, source)
     end = int(rows["_event_time"].to_numpy().max())
@@ -141,7 +140,7 @@ def test_every_logged_value_is_recomputed_from_the_lake(
         compared += len(again)
         wrong += differences(served["features"], again)
     with capsys.disabled():
-        print(f"\n{compared} served values of {len(replayed.served)} predictions: {len(wrong)} differ from the lake")
+        sys.stdout.write(f"\n{compared} served values: {len(wrong)} differ from the lake\n")
     assert len(replayed.served) == len(replayed.asked) == STEPS * 5
     assert replayed.late > 10, "events came late"
     assert wrong == []
@@ -176,6 +175,6 @@ def test_every_logged_value_of_a_view_is_what_brute_force_finds_below_the_logged
                 if (found is None) != (right is None) or (right is not None and abs(found - right) > allowed):
                     wrong.append(f"{view.name}.{aggregate.name} of {entity} at {asked.at}: {found}, not {right}")
     with capsys.disabled():
-        print(f"\n{compared} served values of views: {len(wrong)} differ from brute force")
+        sys.stdout.write(f"\n{compared} served values of views: {len(wrong)} differ from brute force\n")
     assert compared == len(replayed.served) * sum(len(view.aggregates) for view in replayed.spec.views)
     assert wrong == []

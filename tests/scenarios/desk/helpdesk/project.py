@@ -1,4 +1,4 @@
-"""A help desk: will this ticket be escalated? With a pii column, a secret, and a model whose code is careless with it."""
+"""A help desk: will this ticket be escalated? With a pii column, a secret, and a model that is careless with it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def escalation(data: fb.Dataset, run: fb.Run) -> fb.Package:
 @fb.model(task=fb.Binary(), rows=Tickets, label=LABEL, features=[Tickets.hours])
 def careless(data: fb.Dataset, run: fb.Run) -> fb.Package:
     """Prints a secret and fails with it in its message, as code that connects to a database does."""
-    print("connecting to", os.environ["DESK_DSN"])
+    print("connecting to", os.environ["DESK_DSN"])  # noqa: T201  (what must not reach a log)
     raise ConnectionError(f"cannot connect to {os.environ['DESK_DSN']}")
 
 
