@@ -164,6 +164,8 @@ def test_a_file_is_the_body_and_its_spool_is_emptied(call: Caller, tmp_path: Pat
     assert call("POST", "/v1/files/Payments", lines.encode(), query={"format": "csv"})[1]["replayed"]
     status, answer = call("POST", "/v1/files/Payments", b"PAR1 torn", query={"format": "parquet"})
     assert (status, answer["error"]["code"]) == (400, "bad_file")
+    named = call("POST", "/v1/files/Payments", b"PAR1 torn", query={"format": "parquet", "name": "may.parquet"})[1]
+    assert named["error"]["message"].startswith("may.parquet cannot be read as parquet"), "the sender's name of it"
     assert (
         call("POST", "/v1/files/Clicks", b"{}", query={"format": "jsonl"})[1]["error"]["code"] == "history_not_declared"
     )

@@ -128,6 +128,24 @@ def test_times_are_microseconds_in_utc() -> None:
     assert times(naive.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"), "iso").values.to_list() == [at]
 
 
+def test_microseconds_may_stand_as_text_among_dates_as_in_a_csv_file() -> None:
+    at = 1_400_269_500_000_000
+    texts = [
+        str(at),
+        "2014-05-16T19:45:00Z",
+        f" {at + 1} ",
+        "20140516",
+        "2014",
+        "much",
+        "9" * 18,
+        "-210866803200000",
+        None,
+    ]
+    parsed = read(texts, "timestamp")
+    assert parsed.values.to_list() == [at, at, at + 1, at - 71_100_000_000, None, None, None, -210866803200000, None]
+    assert faulty(parsed) == {"wrong_type": [4, 5], "out_of_range": [6]}
+
+
 def test_a_time_that_is_no_date_is_out_of_range() -> None:
     assert list(times(pl.Series([10**18]), "us").faults) == [Rule.OUT_OF_RANGE]
     assert list(times(pl.Series([5]), "iso").faults) == [Rule.WRONG_TYPE]

@@ -4,7 +4,8 @@ from typing import Any
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.errors import ConflictError
 from flyball.kernel.files import read_document, write_document
-from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT
+from flyball.kernel.layout import Layout
+from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT, FORMATS, PlanFiles
 from flyball.platform.plans import PlanFollower
 
 
@@ -22,7 +23,7 @@ class Taker:
 
 def follower(folder: Path, taker: Taker) -> PlanFollower:
     return PlanFollower(
-        folder / "plan.json", "flyball.p", take=taker, acknowledgement=folder / "ack.json", clock=ManualClock(7)
+        folder / "plan.json", "flyball.p", take=taker, acknowledgement=folder / "ack.json", wall=ManualClock(7)
     )
 
 
@@ -39,6 +40,15 @@ def test_a_new_plan_is_taken_once_and_acknowledged(tmp_path: Path) -> None:
     assert not following.step()
     assert [plan["epoch"] for plan in taker.plans] == [1]
     assert acknowledged(tmp_path) | {"pid": 0} == {"epoch": 1, "digest": "a", "error": None, "pid": 0, "at": 7}
+
+
+def test_an_acknowledgement_counts_whatever_domain_time_it_is(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.create()
+    write_document(layout.ingest_plan, FORMATS["ingest"], {"epoch": 4, "digest": "d"})
+    ack = layout.acknowledgements / "ingest.json"
+    PlanFollower(layout.ingest_plan, FORMATS["ingest"], take=Taker(), acknowledgement=ack).step()
+    assert [(a.process, a.epoch) for a in PlanFiles(layout).acknowledgements()] == [("ingest", 4)]
 
 
 def test_a_plan_that_cannot_be_loaded_is_refused_by_name_and_the_next_good_one_taken(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flyball.define.secret import secret
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.files import read_document
 from flyball.training.capture import Lines, LogFile, capture_descriptors, capture_streams
@@ -49,6 +50,14 @@ def test_artifacts_are_kept_under_plain_names(tmp_path: Path) -> None:
     for name in ("../x", "a/b", "", ".hidden"):
         with pytest.raises(InvalidError):
             run.artifact(name, b"")
+
+
+def test_a_secret_that_is_declared_later_is_masked_from_then_on() -> None:
+    mask = Mask.of(["LISTED"], {"LISTED": "one-value", "DECLARED_LATER_IN_TEST": "another-value", "NEITHER": "plain"})
+    assert mask("one-value another-value plain") == "*** another-value plain"
+    secret("DECLARED_LATER_IN_TEST")
+    assert mask("one-value another-value plain") == "*** *** plain"
+    assert mask.longest == len("another-value")
 
 
 def test_progress_tells_stages_counts_and_seconds(tmp_path: Path) -> None:

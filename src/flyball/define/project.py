@@ -20,7 +20,8 @@ class Project:
 
     Args:
         sources: sources that nothing else uses yet, to be taken in all the same.
-        secrets: what its training code needs from the environment of the platform, by name.
+        secrets: what its training code needs from the environment of the platform, by name. Their values, and those
+            of secrets that its modules declare without listing them here, are masked in what a run writes.
     """
 
     name: str

@@ -37,6 +37,11 @@ def secret(name: str) -> Secret:
     return Secret(name)
 
 
+def declared() -> frozenset[str]:
+    """The names of all secrets that were declared in this process so far."""
+    return frozenset(_declared)
+
+
 def redact(text: str) -> str:
     """The text without the values of the secrets declared in this process, should a user's exception hold one."""
     for name in sorted(_declared):

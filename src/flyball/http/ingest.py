@@ -32,7 +32,7 @@ from flyball.ingest.committing import Horizon
 from flyball.ingest.group import Answer, GroupCommit, GroupLimits
 from flyball.ingest.intake import Progress
 from flyball.ingest.receipts import Push, Receipt
-from flyball.kernel.errors import ErrorKind, ExhaustedError, FlyballError, InternalError, InvalidError
+from flyball.kernel.errors import ErrorKind, ExhaustedError, FlyballError, InternalError, InvalidError, from_data
 from flyball.kernel.files import translate_os_error
 
 logger = logging.getLogger(__name__)
@@ -207,13 +207,16 @@ class IngestApp:
                     file.flush()
                 except OSError as error:
                     raise translate_os_error(error, Path(file.name)) from error
-                receipt = self._core.append_file(
-                    params["source"],
-                    Path(file.name),
-                    idempotency_key=request.headers.get("idempotency-key", ""),
-                    format=kind,
-                    progress=lambda rows, fraction: self._on_stored(),
-                )
+                try:
+                    receipt = self._core.append_file(
+                        params["source"],
+                        Path(file.name),
+                        idempotency_key=request.headers.get("idempotency-key", ""),
+                        format=kind,
+                        progress=lambda rows, fraction: self._on_stored(),
+                    )
+                except FlyballError as error:
+                    raise _named(error, Path(file.name).name, request.query.get("name", "")) from None
             if not receipt.replayed:
                 self._rate.add(receipt.source, receipt.accepted)
             return json_response(receipt.to_data())
@@ -387,3 +390,10 @@ def _json(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except msgspec.DecodeError as error:
         raise InvalidError(f"the body is not JSON: {error}; nothing was stored", code="bad_body") from None
+
+
+def _named(error: FlyballError, stored: str, given: str) -> FlyballError:
+    """An error about an uploaded file, with the name that its sender knows it by."""
+    name = "".join(c for c in given if c.isprintable())[:200] or "the file"
+    data = error.to_data()
+    return from_data(data | {key: data[key].replace(stored, name) for key in ("message", "hint") if key in data})

@@ -32,6 +32,7 @@ PHYSICAL: dict[str, pl.DataType] = {
 DECIMAL_LIMIT = 10**18 - 1  # what a lake column of Decimal(18, scale) holds
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _PLAIN = r"^([+-]?)([0-9]{1,18})(?:\.([0-9]{0,18}))?$"  # what the vectorised path takes; the rest goes one by one
+_MICROSECONDS = r"^\s*[+-]?[0-9]{12,}\s*$"
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
 _UNIT_SCALE = {"s": 6, "ms": 3, "us": 0}
 _TRUE, _FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
@@ -220,7 +221,9 @@ def times(series: pl.Series, unit: str) -> Parsed:
         return Parsed(series.cast(pl.Int64), {})
     if dtype in (pl.Datetime, pl.Date):
         return _bounded_times(series, series.cast(pl.Datetime("us")).cast(pl.Int64))
-    if unit == "iso" or (unit == "us_or_iso" and dtype == pl.String):
+    if unit == "us_or_iso" and dtype == pl.String:
+        return _iso_or_microseconds(series)
+    if unit == "iso":
         return _iso(series) if dtype == pl.String else _refused(series, pl.Int64())
     parsed = units(series, _UNIT_SCALE.get(unit, 0), limit=2**63 - 1)
     return Parsed(_bounded_times(series, parsed.values).values, _merge(parsed.faults, series, parsed.values))
@@ -249,6 +252,19 @@ def _iso(series: pl.Series) -> Parsed:
     if rest:
         values = values.scatter(rest, pl.Series(found, dtype=pl.Int64))
     return Parsed(values.alias(series.name), _wrong(values.is_null() & series.is_not_null()))
+
+
+def _iso_or_microseconds(series: pl.Series) -> Parsed:
+    """Text as CSV has it: whole numbers of 12 digits and more are microseconds, since no ISO date looks like that."""
+    whole = series.str.contains(_MICROSECONDS).fill_null(False)
+    if not whole.any():
+        return _iso(series)
+    numbers = times(series.set(~whole, None), "us")
+    dates = _iso(series.set(whole, None))
+    values = numbers.values.zip_with(whole, dates.values)
+    none = np.zeros(len(series), dtype=np.bool_)
+    rules = {*numbers.faults, *dates.faults}
+    return Parsed(values, {r: numbers.faults.get(r, none) | dates.faults.get(r, none) for r in rules})
 
 
 def _iso_time(text: str) -> int | None:

@@ -15,7 +15,7 @@ from flyball.kernel.settings import Settings
 from flyball.loop.plans import FORMATS
 from flyball.platform.plans import Plan, PlanFollower
 from flyball.platform.process import Loop
-from flyball.platform.state import open_clock, tokens
+from flyball.platform.state import tokens
 from flyball.platform.wiring import open_ingest
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,6 @@ def run_ingest(settings: Settings) -> None:
         FORMATS["ingest"],
         take=take,
         acknowledgement=layout.acknowledgements / "ingest.json",
-        clock=open_clock(layout),
     )
     follower.step()  # before the first push: it must find its source
     polling = Loop("plan", follower.step, every=POLL).start()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flyball.kernel.clock import Clock
+from flyball.kernel.clock import Clock, WallClock
 from flyball.kernel.errors import FlyballError
 from flyball.kernel.files import read_document, write_document
 from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT
@@ -21,17 +21,24 @@ class PlanFollower:
     """Looks at a plan file and hands each new plan to `take`, which raises where it cannot be loaded.
 
     Args:
-        acknowledgement: the file in which this process says what it made of the newest plan.
+        acknowledgement: the file in which this process says what it made of the newest plan, and when in real time:
+            by that its reader tells this process from a later one with its number.
     """
 
     def __init__(
-        self, path: Path, form: str, *, take: Callable[[Plan], None], acknowledgement: Path, clock: Clock
+        self,
+        path: Path,
+        form: str,
+        *,
+        take: Callable[[Plan], None],
+        acknowledgement: Path,
+        wall: Clock | None = None,
     ) -> None:
         self._path = path
         self._form = form
         self._take = take
         self._acknowledgement = acknowledgement
-        self._clock = clock
+        self._wall = wall or WallClock()
         self._seen: tuple[int, int] = (0, 0)
         self.error = ""  # why the newest plan was refused; '' where it was loaded
 
@@ -60,6 +67,6 @@ class PlanFollower:
     def _acknowledge(self, plan: Plan) -> None:
         body = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", ""), "error": self.error or None}
         write_document(
-            self._acknowledgement, ACKNOWLEDGEMENT_FORMAT, {**body, "pid": os.getpid(), "at": self._clock.now()}
+            self._acknowledgement, ACKNOWLEDGEMENT_FORMAT, {**body, "pid": os.getpid(), "at": self._wall.now()}
         )
         logger.info("plan %s", "refused" if self.error else "loaded", extra={"plan": self._path.name, **body})

@@ -76,9 +76,7 @@ class TestPlatform:
         self._control = open_control(settings, clock=self.clock, ingest=InProcess(self), engine=self._engine)
         self._worker, self._log = open_worker(layout, self.clock, store)
         self._followers = [
-            PlanFollower(
-                path, FORMATS[kind], take=take, acknowledgement=layout.acknowledgements / ack, clock=self.clock
-            )
+            PlanFollower(path, FORMATS[kind], take=take, acknowledgement=layout.acknowledgements / ack)
             for kind, path, take, ack in (
                 ("ingest", layout.ingest_plan, self._ingest.load_plan, "ingest.json"),
                 ("serving", layout.serving_plan, self._worker.load_plan, "worker-0.json"),

@@ -46,16 +46,17 @@ class Lines:
     """Cuts a stream of bytes into lines. A line without an end is cut at 64 KiB, but never within a secret."""
 
     def __init__(self, log: LogFile, stream: str) -> None:
-        self._log, self._stream, self._overlap = log, stream, log.mask.longest
+        self._log, self._stream = log, stream
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
         *lines, self._rest = _LINE_END.split(self._rest + data)
         for line in lines:
             self._emit(line)
-        if len(self._rest) > _LONGEST_LINE + self._overlap:
+        overlap = self._log.mask.longest
+        if len(self._rest) > _LONGEST_LINE + overlap:
             text = self._log.mask(self._rest.decode("utf-8", errors="ignore")).encode()
-            keep = len(text) - self._overlap  # a secret that has begun in the kept part can still be completed
+            keep = len(text) - overlap  # a secret that has begun in the kept part can still be completed
             self._emit(text[:keep])
             self._rest = text[keep:]
 
