@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flyball.define.spec import ModelSpec, ProjectSpec, ServiceSpec
+from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, ServiceSpec
 from flyball.kernel.clock import WallClock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 from flyball.kernel.facts import Actor
@@ -57,6 +57,13 @@ def test_a_name_of_another_project_is_refused(platform: Platform) -> None:
 def test_a_table_of_the_platform_cannot_be_a_source(platform: Platform, name: str) -> None:
     with pytest.raises(InvalidError) as caught:
         platform.apply(ProjectSpec(name="other", sources=(msgspec.structs.replace(TRIPS, name=name),)))
+    assert caught.value.code == "reserved_name"
+
+
+def test_a_batch_cannot_write_to_a_table_of_quarantine(platform: Platform) -> None:
+    batch = BatchSpec(name="nightly", model="tip", rows="Trips", every=DAY, output="Trips__quarantine")
+    with pytest.raises(InvalidError) as caught:
+        platform.apply(msgspec.structs.replace(project(), batches=(batch,)))
     assert caught.value.code == "reserved_name"
 
 

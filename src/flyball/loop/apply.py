@@ -185,7 +185,7 @@ def check_names(project: ProjectSpec, applied: list[ProjectSpec]) -> None:
             )
     tables = {source.name for other in applied for source in other.sources} | {s.name for s in project.sources}
     for batch in project.batches:
-        if batch.output in tables or batch.output in RESERVED:
+        if batch.output in tables or batch.output in RESERVED or batch.output.endswith("_quarantine"):
             raise InvalidError(
                 f"batch {batch.name} writes to {batch.output!r}, which is a source's or the platform's own table",
                 code="reserved_name",
