@@ -1,3 +1,4 @@
+import copy
 import re
 from typing import cast
 from xml.etree import ElementTree
@@ -5,6 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from flyball.console import SECURITY_HEADERS, loop_picture, page, static
+from flyball.console.page import LINE
 from flyball.console.view import Status
 from flyball.kernel.errors import NotFoundError
 from tests.console.example import BUSY
@@ -66,3 +68,13 @@ def test_only_the_consoles_own_files_are_served() -> None:
     for file in ("../page.py", "page.html", ""):
         with pytest.raises(NotFoundError):
             static(file)
+
+
+def test_a_long_line_stays_within_its_box_and_is_whole_in_the_title() -> None:
+    status = copy.deepcopy(BUSY)
+    status["retrain"] = [
+        {"service": "fraud", "count": 1, "state": "not now: " + "cooling down " * 9, "trigger": "drift"}
+    ]
+    drawn = loop_picture(status)
+    assert "…<title>not now: cooling down" in drawn
+    assert all(len(line) <= LINE for line in re.findall(r'<text class="line"[^>]*>([^<]*)<', drawn))

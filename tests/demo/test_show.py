@@ -35,7 +35,7 @@ def test_a_stage_that_fails_has_no_outcome() -> None:
 
 
 def test_facts_are_told_as_lines_and_dull_ones_are_not() -> None:
-    drift = {"kind": "drift", "details": {"features": [{"feature": "Merchant.x", "distance": 0.31, "test": "ks"}]}}
+    drift = {"kind": "drift", "details": {"reason": "Merchant.x moved by 0.31 (ks)"}}
     assert told({"kind": "alert.open", "after": drift}) == "drift alarm (uncalibrated): Merchant.x moved by 0.31 (ks)"
     drop = {"kind": "quality_drop", "details": {"reason": "auc is 0.6"}}
     assert told({"kind": "alert.open", "after": drop}) == "quality alarm (uncalibrated): auc is 0.6"

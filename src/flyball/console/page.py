@@ -30,6 +30,7 @@ SECURITY_HEADERS = {
 BOX = (248, 132)  # a stage's width and height
 GAP = 50
 TOP, BOTTOM = 14, 218  # the two rows' upper edges
+LINE = 31  # characters of a line that fit into a stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,8 +117,14 @@ def environment() -> Environment:
         "share": share,
         "ms": milliseconds,
         "metrics": metrics,
+        "fitted": fitted,
     }
     return env
+
+
+def fitted(line: str, width: int = LINE) -> str:
+    """A line that stays within its box; the whole of it is in the title."""
+    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
 def metrics(values: dict[str, float] | None) -> Markup:

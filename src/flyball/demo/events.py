@@ -56,8 +56,5 @@ def _alert(kind: str, after: Data) -> str:
     details: Data = after.get("details") or {}
     if kind == "alert.close":
         return f"alert closed: {after.get('kind')}"
-    if after.get("kind") == "drift":
-        top = (details.get("features") or [{}])[0]
-        moved = f"{top.get('feature')} moved by {top.get('distance', 0):.2f} ({top.get('test')})"
-        return f"drift alarm (uncalibrated): {moved}"
-    return f"quality alarm (uncalibrated): {details.get('reason', '')}"
+    alarm = "drift" if after.get("kind") == "drift" else "quality"
+    return f"{alarm} alarm (uncalibrated): {details.get('reason', '')}"

@@ -46,8 +46,19 @@ class DriftReport:
     def drifted(self) -> bool:
         return any(feature.drifted for feature in self.features)
 
+    @property
+    def reason(self) -> str:
+        """The verdict in words: what moved most, and by how much."""
+        if not self.enough or not self.features:
+            return f"{self.rows} rows are too few to say"
+        top = self.features[0]
+        moved = sum(feature.drifted for feature in self.features)
+        more = f", and {moved - 1} more" if moved > 1 else ""
+        return f"{top.feature} moved by {top.distance:.2f} ({top.test}){more}, on {self.rows} rows"
+
     def to_data(self) -> dict[str, Any]:
         return {
+            "reason": self.reason,
             "start": self.start,
             "rows": self.rows,
             "enough": self.enough,

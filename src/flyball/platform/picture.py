@@ -156,21 +156,15 @@ def quality_of(answer: Data) -> Data:
 
 
 def alert_of(alert: Data) -> Data:
-    said = ", ".join(
-        f"{key} {show(value)}" for key, value in alert["details"].items() if not isinstance(value, dict | list)
-    )
+    uncalibrated = " (uncalibrated)" if alert["details"].get("uncalibrated") else ""
     return {
         "id": alert["id"],
         "kind": alert["kind"],
         "subject": f"service:{alert['service']}",
-        "message": f"{alert['version']}: {said}",
+        "message": f"{alert['version']}: {alert['details'].get('reason', '')}{uncalibrated}",
         "at": alert["opened_at"],
         "open": alert["closed_at"] is None,
     }
-
-
-def show(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def retrain_of(service: Data, runs: list[Data]) -> Data:
