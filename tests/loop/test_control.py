@@ -118,7 +118,7 @@ def test_a_run_waits_for_its_data_and_says_so_once(platform: Platform) -> None:
     platform.control.tick()
     platform.control.tick()
     assert platform.engine.launched == []
-    assert "fewer than 1000 rows" in platform.control.run(run)["not_yet"]
+    assert "of 1000 rows" in platform.control.run(run)["not_yet"]
     assert platform.kinds(f"run:{run}") == ["run.queue", "run.wait", "run.wait"]
     platform.ingest.rows["Trips"] = 20
     asked = platform.control.train("tip", actor=ANN)

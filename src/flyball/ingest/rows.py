@@ -173,9 +173,10 @@ def require_columns(present: Sequence[str], spec: SourceSpec) -> None:
     name = missing[0]
     others = [p for p in present if p not in readable(spec)]
     more = f" (and {len(missing) - 1} more: {', '.join(missing[1:])})" if missing[1:] else ""
+    came = ", ".join(map(str, present)) or "none"
     raise InvalidError(
         f"column {name!r} of source {spec.name} is missing{more}{suggestion(name, others)}; nothing was stored",
         code="missing_column",
-        hint=f"the columns that came are: {', '.join(map(str, present)) or 'none'}",
+        hint=f"the columns that came are: {came}; rename one, or take the column out of the source and flyball apply",
         details={"source": spec.name, "missing": missing, "columns": list(map(str, present))},
     )

@@ -315,7 +315,9 @@ def _missing(spec: RunSpec, horizons: Mapping[str, SourceHorizon], intent: Inten
     there = horizon.rows if horizon is not None else 0
     if there >= needed:
         return ""
-    return f"{rows} has fewer than {needed} rows; `flyball train {spec.model.name}` starts as soon as there is one"
+    if intent.cause == "apply":
+        return f"{rows} has {there} of {needed} rows; `flyball train {spec.model.name}` does not wait for so many"
+    return f"{rows} has no rows"
 
 
 def read_lines(path: Path, after: int = 0, limit: int = 1_000) -> list[dict[str, Any]]:
