@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import click
 
+import flyball
 from flyball.cli.errors import report
 
 COMMANDS: dict[str, tuple[str, str]] = {  # command → module, one line of help; in the order of a day's work
@@ -52,7 +53,7 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with `flyball init` and `flyball up`, or see everything at once with `flyball demo`.",
 )
-@click.version_option(package_name="flyball", message="flyball %(version)s")
+@click.version_option(flyball.__version__, message="flyball %(version)s")
 def cli() -> None:
     """The whole loop of a production model: ingest, features, train, register, roll out, serve, monitor, retrain."""
 
