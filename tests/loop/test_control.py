@@ -108,6 +108,16 @@ def test_a_removed_service_leaves_the_plan_and_its_past_stays(platform: Platform
     assert back["released"] == ["tip"]  # it has a version already
 
 
+def test_a_version_that_its_gate_refused_is_not_released_by_the_next_apply(platform: Platform) -> None:
+    platform.apply(project())
+    platform.train(rows=10)
+    platform.settle()
+    assert platform.control.service("tip")["version"] == ""
+    assert platform.apply(project(description="new"))["released"] == []
+    platform.settle()
+    assert platform.control.service("tip")["version"] == ""
+
+
 def test_a_run_waits_for_its_data_and_says_so_once(platform: Platform) -> None:
     platform.ingest.rows["Trips"] = 0
     run = platform.apply(project())["runs"][0]
