@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, ServiceSpec
+from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, RolloutSpec, ServiceSpec
 from flyball.kernel.clock import WallClock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 from flyball.kernel.facts import Actor
@@ -116,6 +116,20 @@ def test_a_version_that_its_gate_refused_is_not_released_by_the_next_apply(platf
     assert platform.apply(project(description="new"))["released"] == []
     platform.settle()
     assert platform.control.service("tip")["version"] == ""
+
+
+def test_releasing_what_serves_during_a_canary_keeps_the_way_back(platform: Platform) -> None:
+    platform.first_version()
+    for number in (2, 3):
+        platform.control.train("tip", actor=ANN)
+        platform.train()
+        strategy = RolloutSpec(kind="full") if number == 2 else None
+        platform.control.release("tip", version=number, strategy=strategy, actor=ANN)
+        platform.settle()
+    platform.control.release("tip", version=2, actor=ANN)
+    platform.settle()
+    assert platform.control.service("tip")["version"] == "tip/2"
+    assert platform.control.rollback("tip", actor=ANN)["version"] == "tip/1"
 
 
 def test_a_run_waits_for_its_data_and_says_so_once(platform: Platform) -> None:
