@@ -247,6 +247,20 @@ def test_a_batch_scores_new_rows_once_a_period(platform: Platform) -> None:
     assert platform.control.batch("nightly")["runs"][0]["state"] == "running"
 
 
+def test_a_batch_that_is_tried_again_scores_to_the_same_horizon(platform: Platform) -> None:
+    platform.first_version()
+    platform.apply(msgspec.structs.replace(project(), batches=(NIGHTLY,)))
+    platform.settle()
+    run = platform.engine.launched[-1]
+    platform.ingest.rows["Trips"] = 6_000
+    platform.engine.end(run)  # it may have added its rows before it was lost
+    platform.settle()
+    assert platform.engine.launched[-2:] == [run, run]
+    platform.engine.finish(platform.folder / "runs" / run)
+    platform.settle()
+    assert platform.control.batch("nightly")["scored_through"] == 5_000
+
+
 def test_an_actor_and_the_request_stand_on_every_change(platform: Platform) -> None:
     platform.first_version()
     by_ann = [fact for fact in platform.control.facts() if fact["actor"] == "ann"]
