@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, RolloutSpec, ServiceSpec
+from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, RetrainSpec, RolloutSpec, ServiceSpec, TriggerSpec
 from flyball.kernel.clock import WallClock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 from flyball.kernel.facts import Actor
@@ -259,6 +259,19 @@ def test_a_batch_that_is_tried_again_scores_to_the_same_horizon(platform: Platfo
     platform.engine.finish(platform.folder / "runs" / run)
     platform.settle()
     assert platform.control.batch("nightly")["scored_through"] == 5_000
+
+
+def test_asking_for_a_run_that_a_trigger_queued_leaves_it_the_triggers(platform: Platform) -> None:
+    every = RetrainSpec(on=(TriggerSpec(kind="every", every=DAY),), cooldown=MINUTE)
+    platform.apply(project(retrain=every))
+    platform.train()
+    platform.settle()
+    platform.advance(DAY)
+    waiting = platform.control.status()["runs"][0]["run"]
+    assert platform.control.train("tip", actor=ANN)["run"] == waiting
+    platform.train(champion=0.9)
+    platform.settle()
+    assert platform.control.service("tip")["rollout"]["version"] == "tip/2"
 
 
 def test_an_actor_and_the_request_stand_on_every_change(platform: Platform) -> None:

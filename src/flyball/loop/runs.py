@@ -104,7 +104,7 @@ class Runs:
             for waiting in unit.runs.list(model=model.name, kind="train", states=(RunState.QUEUED,)):
                 intent = unit.loop.intent(waiting.id)
                 if waiting.spec.params == (params or {}) and waiting.spec.model == model:
-                    if intent is not None and cause != "apply":
+                    if intent is not None and intent.cause == "apply" and cause != "apply":
                         unit.loop.put_intent(Intent(run=waiting.id, cause=cause, service=service))
                     return waiting
                 if intent is not None and intent.cause == "apply" and cause != "apply":
