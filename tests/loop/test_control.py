@@ -294,6 +294,8 @@ def test_an_actor_and_the_request_stand_on_every_change(platform: Platform) -> N
         (lambda c: c.prediction("p_0"), "prediction_not_found"),
         (lambda c: c.release("tip", version=9, actor=ANN), "version_not_found"),
         (lambda c: c.release("tip", version="fare/1", actor=ANN), "bad_version"),
+        (lambda c: c.release("tip", version="²", actor=ANN), "bad_version"),
+        (lambda c: c.release("tip", version=10**30, actor=ANN), "bad_version"),
         (lambda c: c.release("tip", version=1, actor=ANN), "already_served"),
         (lambda c: c.rollback("tip", actor=ANN), "no_previous"),
         (lambda c: c.approve("tip", version=1, actor=ANN), "not_awaiting"),
