@@ -132,6 +132,21 @@ def test_releasing_what_serves_during_a_canary_keeps_the_way_back(platform: Plat
     assert platform.control.rollback("tip", actor=ANN)["version"] == "tip/1"
 
 
+def test_a_service_that_is_given_another_model_starts_the_canary_that_its_plan_tells(platform: Platform) -> None:
+    both = msgspec.structs.replace(project(), models=(TIP, msgspec.structs.replace(TIP, name="other")))
+    platform.apply(both)
+    for _ in range(2):
+        platform.train()
+        platform.settle()
+    given = msgspec.structs.replace(both, services=project(model="other").services)
+    assert "canary" in platform.control.plan(given)["changes"][0]["causes"][0]
+    assert platform.apply(given)["released"] == ["tip"]
+    rollout = platform.control.service("tip")["rollout"]
+    assert (rollout["version"], rollout["previous"]) == ("other/1", "tip/1")
+    platform.settle()
+    assert platform.apply(given)["released"] == []
+
+
 def test_a_run_waits_for_its_data_and_says_so_once(platform: Platform) -> None:
     platform.ingest.rows["Trips"] = 0
     run = platform.apply(project())["runs"][0]
