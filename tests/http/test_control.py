@@ -11,7 +11,7 @@ from flyball import console
 from flyball.http.access import token_digest
 from flyball.http.control import Handlers, Shell, add_routes, application
 from flyball.http.routes import Permission, Route, routes_of
-from flyball.http.session import COOKIE, OneTimeCode, Sessions
+from flyball.http.session import COOKIE, OneTimeCode, Sessions, session_cookie
 from flyball.kernel.errors import InternalError
 from flyball.kernel.facts import Actor
 from tests.http.core import FakeCore
@@ -188,6 +188,12 @@ def test_a_name_that_is_not_ours_is_refused_as_host(client: httpx.Client) -> Non
 
 def test_a_broken_cookie_is_no_session(client: httpx.Client) -> None:
     assert client.get("/", headers={"Cookie": f"{COOKIE}=x; =;"}).status_code == 401
+
+
+def test_a_cookie_of_another_server_on_this_host_does_not_hide_the_session() -> None:
+    for header in (f'theirs={{"a": 1}}; {COOKIE}=12.ab', f'{COOKIE}=12.ab; theirs="x'):
+        assert session_cookie(header) == "12.ab"
+    assert session_cookie(f"not_{COOKIE}=12.ab") == ""
 
 
 def test_metrics_are_prometheus_text(client: httpx.Client) -> None:

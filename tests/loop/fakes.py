@@ -167,12 +167,12 @@ class FakeEngine:
     def end(self, run: str) -> None:
         self.alive.discard(self._pids[run])
 
-    def finish(self, run_dir: Path, *, auc: float = 0.9, champion: float | None = None) -> None:
+    def finish(self, run_dir: Path, *, auc: float = 0.9, champion: float | None = None, rows: int = 200) -> None:
         """Leave a version and a result, as a training process does."""
         spec = run_spec_from_data(read_document(run_dir / "spec.json", SPEC_FORMAT))
         fares = np.linspace(0.0, 10.0, 1_000).reshape(-1, 1)
         metrics = {"auc": auc}
-        evaluation: dict[str, Any] = {"rows": {"train": 800, "test": 200}}
+        evaluation: dict[str, Any] = {"rows": {"train": 800, "test": rows}}
         if champion is not None:
             evaluation["champion"] = {"metrics": {"auc": champion}}
         manifest = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, ServiceSpec
+from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, RetrainSpec, RolloutSpec, ServiceSpec, TriggerSpec
 from flyball.kernel.clock import WallClock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 from flyball.kernel.facts import Actor
@@ -106,6 +106,45 @@ def test_a_removed_service_leaves_the_plan_and_its_past_stays(platform: Platform
         platform.control.service("tip")
     back = platform.apply(project())
     assert back["released"] == ["tip"]  # it has a version already
+
+
+def test_a_version_that_its_gate_refused_is_not_released_by_the_next_apply(platform: Platform) -> None:
+    platform.apply(project())
+    platform.train(rows=10)
+    platform.settle()
+    assert platform.control.service("tip")["version"] == ""
+    assert platform.apply(project(description="new"))["released"] == []
+    platform.settle()
+    assert platform.control.service("tip")["version"] == ""
+
+
+def test_releasing_what_serves_during_a_canary_keeps_the_way_back(platform: Platform) -> None:
+    platform.first_version()
+    for number in (2, 3):
+        platform.control.train("tip", actor=ANN)
+        platform.train()
+        strategy = RolloutSpec(kind="full") if number == 2 else None
+        platform.control.release("tip", version=number, strategy=strategy, actor=ANN)
+        platform.settle()
+    platform.control.release("tip", version=2, actor=ANN)
+    platform.settle()
+    assert platform.control.service("tip")["version"] == "tip/2"
+    assert platform.control.rollback("tip", actor=ANN)["version"] == "tip/1"
+
+
+def test_a_service_that_is_given_another_model_starts_the_canary_that_its_plan_tells(platform: Platform) -> None:
+    both = msgspec.structs.replace(project(), models=(TIP, msgspec.structs.replace(TIP, name="other")))
+    platform.apply(both)
+    for _ in range(2):
+        platform.train()
+        platform.settle()
+    given = msgspec.structs.replace(both, services=project(model="other").services)
+    assert "canary" in platform.control.plan(given)["changes"][0]["causes"][0]
+    assert platform.apply(given)["released"] == ["tip"]
+    rollout = platform.control.service("tip")["rollout"]
+    assert (rollout["version"], rollout["previous"]) == ("other/1", "tip/1")
+    platform.settle()
+    assert platform.apply(given)["released"] == []
 
 
 def test_a_run_waits_for_its_data_and_says_so_once(platform: Platform) -> None:
@@ -223,6 +262,33 @@ def test_a_batch_scores_new_rows_once_a_period(platform: Platform) -> None:
     assert platform.control.batch("nightly")["runs"][0]["state"] == "running"
 
 
+def test_a_batch_that_is_tried_again_scores_to_the_same_horizon(platform: Platform) -> None:
+    platform.first_version()
+    platform.apply(msgspec.structs.replace(project(), batches=(NIGHTLY,)))
+    platform.settle()
+    run = platform.engine.launched[-1]
+    platform.ingest.rows["Trips"] = 6_000
+    platform.engine.end(run)  # it may have added its rows before it was lost
+    platform.settle()
+    assert platform.engine.launched[-2:] == [run, run]
+    platform.engine.finish(platform.folder / "runs" / run)
+    platform.settle()
+    assert platform.control.batch("nightly")["scored_through"] == 5_000
+
+
+def test_asking_for_a_run_that_a_trigger_queued_leaves_it_the_triggers(platform: Platform) -> None:
+    every = RetrainSpec(on=(TriggerSpec(kind="every", every=DAY),), cooldown=MINUTE)
+    platform.apply(project(retrain=every))
+    platform.train()
+    platform.settle()
+    platform.advance(DAY)
+    waiting = platform.control.status()["runs"][0]["run"]
+    assert platform.control.train("tip", actor=ANN)["run"] == waiting
+    platform.train(champion=0.9)
+    platform.settle()
+    assert platform.control.service("tip")["rollout"]["version"] == "tip/2"
+
+
 def test_an_actor_and_the_request_stand_on_every_change(platform: Platform) -> None:
     platform.first_version()
     by_ann = [fact for fact in platform.control.facts() if fact["actor"] == "ann"]
@@ -243,6 +309,8 @@ def test_an_actor_and_the_request_stand_on_every_change(platform: Platform) -> N
         (lambda c: c.prediction("p_0"), "prediction_not_found"),
         (lambda c: c.release("tip", version=9, actor=ANN), "version_not_found"),
         (lambda c: c.release("tip", version="fare/1", actor=ANN), "bad_version"),
+        (lambda c: c.release("tip", version="²", actor=ANN), "bad_version"),
+        (lambda c: c.release("tip", version=10**30, actor=ANN), "bad_version"),
         (lambda c: c.release("tip", version=1, actor=ANN), "already_served"),
         (lambda c: c.rollback("tip", actor=ANN), "no_previous"),
         (lambda c: c.approve("tip", version=1, actor=ANN), "not_awaiting"),

@@ -32,6 +32,7 @@ class Labels:
 
     def events(self, source: str, columns: list[str], start: int, end: int) -> pl.DataFrame:
         frame = self._events[source]
+        frame = frame if "_lsn" in frame.columns else frame.with_row_index("_lsn")
         return frame.filter(pl.col("_event_time") >= start, pl.col("_event_time") < end)
 
     def feedback(self, start: int) -> pl.DataFrame:
@@ -76,6 +77,13 @@ def test_a_label_is_found_by_the_key_of_its_own_event() -> None:
     found = labelled(predictions(1, 2, 3, 4), label, Labels({"Trips": trips}), now=HOUR + 2)
     assert found["y"].to_list() == [1.0, 0.0, None, None]
     assert found["mature"].to_list() == [True, True, False, False]
+
+
+def test_of_events_with_one_key_the_first_is_the_label_as_in_training() -> None:
+    trips = pl.DataFrame({"id": ["0", "0"], "tips": [2.0, 0.0], "_event_time": [1, 2], "_lsn": [1, 2]})
+    label = LabelSpec(expr=["gt", ["col", "Trips", "tips"], ["lit", 1]])
+    for stored in (trips, trips.reverse()):
+        assert labelled(predictions(1), label, Labels({"Trips": stored}), now=9)["y"].to_list() == [1.0]
 
 
 def test_a_label_sent_for_a_prediction_goes_before_what_is_found_by_key() -> None:

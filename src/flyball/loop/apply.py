@@ -158,16 +158,34 @@ class Projects:
             elif model.function:
                 runs.append(self._runs.submit(unit, project, model, cause="apply", actor=actor, reason="applied").id)
         for service in project.services:
-            # A service that serves nothing takes the version that its model has already.
+            # A service that serves nothing takes the version that its model has already, unless its gate refused it.
             ref = scoring_version(unit, service.model)
             idle = not unit.rollouts.served(service.name).current and unit.rollouts.open(service.name) is None
-            if ref and idle:
+            if ref and idle and _passed(unit, ref):
                 self._release(unit, service, ref, actor, "its model has a version already")
+                released.append(service.name)
+            elif ref and _moved(before, project, service) and _passed(unit, ref):
+                self._release(unit, service, ref, actor, f"applied with model {service.model}")
                 released.append(service.name)
         return {"runs": runs, "versions": registered, "released": released}
 
     def _release(self, unit: Unit, service: ServiceSpec, ref: str, actor: Actor, reason: str) -> None:
         self._releases.start(unit, service, ref, actor=actor, strategy=None, reason=reason)
+
+
+def _moved(before: ProjectSpec | None, project: ProjectSpec, service: ServiceSpec) -> bool:
+    """Whether a service was given another model, as it stands, and takes it without a review."""
+    was = next((s for s in before.services if s.name == service.name), None) if before is not None else None
+    reviewed = service.retrain is not None and service.retrain.review == "manual"
+    if was is None or was.model == service.model or reviewed:
+        return False
+    return not _changed(before, project, project.model(service.model))  # else its new version follows
+
+
+def _passed(unit: Unit, ref: str) -> bool:
+    """Whether a version may go out by itself; one that nothing trained has no gate."""
+    model, _, number = ref.rpartition("/")
+    return bool(unit.versions.get(model, int(number)).gate.get("passed", True))
 
 
 def _changed(before: ProjectSpec | None, project: ProjectSpec, model: ModelSpec) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from flyball.define.spec import BatchSpec, ModelSpec, ProjectSpec, ServiceSpec
 from flyball.kernel.errors import InvalidError, NotFoundError, did_you_mean
 from flyball.loop.ports import Unit
 from flyball.registry.ports import VersionRecord
+
+NUMBER = re.compile(r"[0-9]{1,9}")  # `isdigit` takes what `int` refuses, and the database has an end
 
 
 def service_of(unit: Unit, name: str) -> tuple[ProjectSpec, ServiceSpec]:
@@ -33,7 +37,7 @@ def version_of(unit: Unit, service: ServiceSpec, version: int | str) -> str:
     text = str(version)
     ref = text if "/" in text else f"{service.model}/{text}"
     model, _, number = ref.rpartition("/")
-    if model != service.model or not number.isdigit():
+    if model != service.model or not NUMBER.fullmatch(number):
         raise InvalidError(
             f"{text!r} is not a version of {service.model}, which {service.name} serves",
             code="bad_version",

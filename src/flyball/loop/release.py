@@ -119,7 +119,10 @@ class Releases:
         after = step(state, decision, self._clock.now())
         unit.rollouts.put(after)
         if after.phase is Phase.PROMOTED:
-            unit.rollouts.put_served(Served(service=state.service, current=state.version, previous=state.previous))
+            before = state.previous
+            if before == state.version:  # it served already, and a canary was superseded: the way back stays
+                before = unit.rollouts.served(state.service).previous
+            unit.rollouts.put_served(Served(service=state.service, current=state.version, previous=before))
             set_alias(unit, state.version, "champion", self._clock.now())
         subject = f"service:{state.service}"
         self._recorder.record(

@@ -104,7 +104,7 @@ class Runs:
             for waiting in unit.runs.list(model=model.name, kind="train", states=(RunState.QUEUED,)):
                 intent = unit.loop.intent(waiting.id)
                 if waiting.spec.params == (params or {}) and waiting.spec.model == model:
-                    if intent is not None and cause != "apply":
+                    if intent is not None and intent.cause == "apply" and cause != "apply":
                         unit.loop.put_intent(Intent(run=waiting.id, cause=cause, service=service))
                     return waiting
                 if intent is not None and intent.cause == "apply" and cause != "apply":
@@ -149,6 +149,9 @@ class Runs:
         with self._metadata.read() as unit:
             intent = unit.loop.intent(record.id) or Intent(run=record.id, cause="manual")
             champion = self._champion(unit, record.model)
+        if record.kind == "batch" and (self.directory(record.id) / "spec.json").exists():
+            # An attempt that was lost may have added its rows: only the same horizon again adds them once.
+            return self._begin(record, intent)
         try:
             horizons = self._ingest.flush(sources_of(record.spec))
         except (UnavailableError, NotFoundError) as error:  # it is away, or has not taken the newest plan
@@ -167,6 +170,9 @@ class Runs:
         folder = self.directory(record.id)
         folder.mkdir(parents=True, exist_ok=True)
         write_document(folder / "spec.json", SPEC_FORMAT, spec.to_data())
+        return self._begin(record, intent)
+
+    def _begin(self, record: RunRecord, intent: Intent) -> str:
         with self._metadata.write() as unit:
             started = unit.runs.update(
                 record.id, expected=RunState.QUEUED, state=RunState.RUNNING, at=self._clock.now()

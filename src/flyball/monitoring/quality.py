@@ -95,6 +95,7 @@ def _row_labels(
     events = by.reader.events(rows.name, columns, start - DAY, min(end + DAY, now + 1))
     if events.is_empty():
         return [None] * len(predictions)
+    events = events.sort("_lsn", descending=True)  # of events with one key the first counts, as in training
     keys = [
         tuple(by.sealed(name, value) for name, value in zip(rows.key, event, strict=True))
         for event in events.select(rows.key).iter_rows()
