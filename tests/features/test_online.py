@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -243,3 +244,31 @@ def test_a_late_event_does_not_take_the_place_of_a_newer_latest_value() -> None:
     writer.apply(SOURCE.name, frame_of([event(1, 0, amount=1), event(2, HOUR, amount=2), event(3, -HOUR, amount=3)]))
     assert read(store, HOUR, view) == [0.01]
     assert read(store, HOUR + 1, view) == [0.02]
+
+
+@pytest.mark.parametrize("skews", [(0, DAY), (DAY, 0)])
+def test_another_skew_of_the_source_builds_its_views_again(skews: tuple[int, int]) -> None:
+    row = dict.fromkeys(c.name for c in SOURCE.columns) | {"shop": 1}
+    view = ViewSpec(
+        name="V",
+        source=SOURCE.name,
+        entity=("shop",),
+        kind="window",
+        aggregates=(aggregate("n", "count", "1h"),),
+    )
+    history = [Event(t=START + i * MINUTE, known=-HOUR, lsn=i + 1, values=row) for i in range(2 * 24 * 60)]
+    store, past, clock = MemoryStore(), Past(), ManualClock(0)
+    writer = OnlineWriter(store, clock, past)
+    before, after = (msgspec.structs.replace(SOURCE, skew=skew) for skew in skews)
+    writer.load_plan([before], [view])
+    past.frame = with_keys(history, [e.lsn for e in history])
+    writer.apply(SOURCE.name, past.frame)
+    writer.load_plan([after], [view])
+    compiled = CompiledView(view, after)
+    more = [Event(t=history[-1].t + MINUTE, known=-HOUR, lsn=len(history) + 1, values=row)]
+    writer.apply(SOURCE.name, with_keys(more, [e.lsn for e in more]))
+    times = np.array([more[-1].t + SECOND, more[-1].t - 12 * HOUR], np.int64)
+    answer = OnlineReader(store).read(compiled, keys_of(compiled, [row] * 2), times)
+    assert [v for v, exact in zip(answer.values[:, 0].tolist(), answer.exact, strict=True) if exact] == (
+        [61.0, 60.0] if after.skew else [61.0]
+    )

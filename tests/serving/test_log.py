@@ -126,6 +126,27 @@ def test_a_full_disk_keeps_no_half_of_a_batch(tmp_path: Path, monkeypatch: pytes
     assert everything(tmp_path) == [record(0), record(3)]
 
 
+def test_a_disk_that_is_full_when_a_segment_turns_costs_no_later_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    writer = PredictionWriter(tmp_path / "w0", segment_seconds=1.0, monotonic=lambda: now[0])
+    writer.write([record(0)])
+    now[0] = 5.0
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flyball.serving.log.os.write", full)
+        for _ in range(2):
+            with pytest.raises(ExhaustedError):
+                writer.write([record(1)])
+    writer.write([record(2)])
+    writer.close()
+    assert everything(tmp_path) == [record(0), record(2)]
+
+
 def test_threads_write_whole_batches(tmp_path: Path) -> None:
     writer = PredictionWriter(tmp_path / "0", segment_bytes=4000)
 

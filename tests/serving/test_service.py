@@ -17,6 +17,7 @@ from flyball.kernel.errors import (
     LateError,
     NotFoundError,
 )
+from flyball.serving import tensors as oip
 from flyball.serving import trees
 from flyball.serving.manifest import Manifest
 from flyball.serving.ports import Runtime
@@ -256,6 +257,28 @@ def test_infer_takes_one_tensor_a_field(bench: Bench, tmp_path: Path) -> None:
     expected = trees.parse(booster_text()).predict(np.array([[90.0, 0.0], [10.0, 1.0]]))
     assert reply["outputs"][0]["data"] == expected.tolist()
     assert reply["outputs"][1]["data"] == [record["id"] for record in bench.records()]
+
+
+def test_infer_is_answered_by_one_plan_where_another_is_loaded_meanwhile(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tree_version(tmp_path), tree_version(tmp_path, 1)
+    bench.worker.load_plan(plan({"fraud/3": old}))
+    read_inputs = oip.read_inputs
+
+    def switch(request: Any, binary: bytes) -> Any:
+        bench.worker.load_plan(plan({"fraud/4": new}, epoch=2))
+        return read_inputs(request, binary)
+
+    monkeypatch.setattr(oip, "read_inputs", switch)
+    request = {
+        "inputs": [
+            {"name": "amount", "datatype": "FP64", "shape": [1], "data": [90.0]},
+            {"name": "channel", "datatype": "BYTES", "shape": [1], "data": ["web"]},
+        ]
+    }
+    assert bench.worker.infer("fraud", request)["model_version"] == "3"
+    assert [r["version"] for r in bench.records()] == ["fraud/3"]
 
 
 def test_the_model_may_not_answer_with_what_is_no_number(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Where online state lies in the store, and how its words are written.
 
-meta            source/NAME → {lsn, known_through};  view/DEFINITION → {source}
+meta            source/NAME → {lsn, known_through};  view/DEFINITION → {source, head}
 view/DEFINITION entity key → packed state
 key/SOURCE      event key → first LSN
 age/SOURCE      time, event key → nothing: the order in which keys are forgotten

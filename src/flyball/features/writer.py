@@ -7,6 +7,7 @@ held-back history and the applied LSN, so that after a crash the log goes on exa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -79,11 +80,12 @@ class OnlineWriter:
         wanted = {view.definition: view for view in compiled}
         with self._store.write() as transaction:
             stored = {key[len(b"view/") :].decode() for key, _ in transaction.items(META) if key.startswith(b"view/")}
-            for gone in stored - set(wanted):
+            stale = {name for name in stored & set(wanted) if not _same_head(transaction, wanted[name])}
+            for gone in (stored - set(wanted)) | stale:
                 transaction.clear(view_space(gone))
                 transaction.delete(META, view_key(gone))
             for view in wanted.values():
-                if view.definition not in stored:
+                if view.definition not in stored - stale:
                     self._build(transaction, view)
             held = {name: self._first_held(transaction, name) for name in by_name}
         self._sources, self._views, self._next_held = by_name, wanted, held
@@ -171,7 +173,7 @@ class OnlineWriter:
             known = pl.max_horizontal("_known_at", pl.col("_event_time") - source.skew)
             frame = once(frame.filter((pl.col("_lsn") <= state.lsn) & (known <= state.known_through)))
             self._update_view(transaction, view, frame.sort("_known_at", "_lsn"))
-        transaction.put(META, view_key(view.definition), encode({"source": source.name}))
+        transaction.put(META, view_key(view.definition), encode(_built(view)))
 
     def _update(self, transaction: WriteTransaction, source: str, frame: pl.DataFrame) -> None:
         for view in self._views.values():
@@ -218,6 +220,16 @@ class OnlineWriter:
         frame = pl.DataFrame([[row.get(name) for name in names] for row in rows], schema=schema, orient="row")
         self._update(transaction, spec.name, frame)
         return len(rows), following
+
+
+def _built(view: CompiledView) -> dict[str, Any]:
+    """What is noted of a view that was built. Its head follows the source's skew, and says what a state still holds."""
+    return {"source": view.source.name, "head": view.plan.head}
+
+
+def _same_head(transaction: WriteTransaction, view: CompiledView) -> bool:
+    data = transaction.get(META, view_key(view.definition))
+    return data is not None and msgspec.msgpack.decode(data) == _built(view)
 
 
 def _updated(view: CompiledView, events: Events, blobs: list[bytes | None]) -> list[bytes]:

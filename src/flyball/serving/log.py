@@ -7,6 +7,7 @@ loses nothing that was written; power loss may cost what was written since the l
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -120,19 +121,23 @@ class PredictionWriter:
         return self._size >= self._segment_bytes or self._monotonic() - self._begun >= self._segment_seconds
 
     def _begin_segment(self) -> None:
-        if self._fd >= 0:
-            self.sync()
-            os.close(self._fd)
-        self._number += 1
-        path = self._folder / f"{self._number:08d}.log"
+        """Turn to a new segment once it has its header; where that fails, the one before stays in use."""
+        self.sync()
+        path = self._folder / f"{self._number + 1:08d}.log"
+        fd = -1
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-            self._size = 0
-            self._begun = self._monotonic()
-            self._append(HEADER.pack(MAGIC, FORMAT_VERSION, KEY_ID_NONE))
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            if os.write(fd, HEADER.pack(MAGIC, FORMAT_VERSION, KEY_ID_NONE)) < HEADER.size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             sync_directory(self._folder)
         except OSError as error:
+            if fd >= 0:  # ours, and without a record: the name is used again
+                os.close(fd)
+                path.unlink(missing_ok=True)
             raise translate_os_error(error, path) from error
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._number, self._size, self._begun = fd, self._number + 1, HEADER.size, self._monotonic()
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)

@@ -137,7 +137,9 @@ class Worker:
 
     def predict_many(self, asks: Sequence[Ask]) -> list[list[Outcome] | FlyballError]:
         """Answer the requests of a tick together; a request that fails as a whole has its error in its place."""
-        state = self._state
+        return self._predict(self._state, asks)
+
+    def _predict(self, state: State, asks: Sequence[Ask]) -> list[list[Outcome] | FlyballError]:
         results: list[list[Outcome] | FlyballError] = []
         rows: list[_Row] = []
         for ask in asks:
@@ -178,12 +180,13 @@ class Worker:
         self, model: str, request: Mapping[str, Any], *, version: str | None = None, binary: bytes = b""
     ) -> tuple[str, str, Tensors]:
         """The service's name, the version's number, and the outputs that the request asks for, in its order."""
-        service = self._state.service(model)
+        state = self._state  # one for the whole request: another plan may be loaded meanwhile
+        service = state.service(model)
         given = oip.read_inputs(request, binary)
         if service.main.manifest.takes_tensors:
-            served, outputs = self._infer_own(service, given, version)
+            served, outputs = self._infer_own(state, service, given, version)
         else:
-            served, outputs = self._infer_fields(service, given, version)
+            served, outputs = self._infer_fields(state, service, given, version)
         return model, served.ref.rpartition("/")[2], wanted(outputs, request.get("outputs"))
 
     def status(self) -> dict[str, Any]:
@@ -349,10 +352,12 @@ class Worker:
             "cost": None,
         }
 
-    def _infer_fields(self, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
+    def _infer_fields(
+        self, state: State, service: Service, given: Tensors, version: str | None
+    ) -> tuple[Served, Tensors]:
         served = service.main if version is None else service.find(version)
         rows = oip.rows_of(given, served.manifest.inputs, service.plan.key)
-        outcomes = self.predict_many([Ask(service=service.name, rows=rows, version=version)])[0]
+        outcomes = self._predict(state, [Ask(service=service.name, rows=rows, version=version)])[0]
         if isinstance(outcomes, FlyballError):
             raise outcomes
         replies: list[Reply] = []
@@ -364,9 +369,9 @@ class Worker:
             served = service.find(replies[0]["version"])
         return served, oip.reply_tensors(replies)
 
-    def _infer_own(self, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
+    def _infer_own(self, state: State, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
         """A model of its own tensors: one prediction, and one record, for the request."""
-        row = self._rows(self._state, Ask(service=service.name, rows=[{}], version=version), 0)[0]
+        row = self._rows(state, Ask(service=service.name, rows=[{}], version=version), 0)[0]
         started = self._monotonic()
         runtime = row.served.loaded.runtime
         outputs: Tensors = {}
