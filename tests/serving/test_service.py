@@ -164,6 +164,28 @@ def test_no_pii_value_reaches_the_log(bench: Bench, tmp_path: Path) -> None:
     assert privacy.features == {"card_is"}
 
 
+def test_a_view_over_a_pii_column_shows_it_however_it_is_spelled() -> None:
+    from flyball.serving.manifest import manifest_from_data
+    from flyball.serving.records import Privacy
+
+    source = {
+        "name": "Payments",
+        "columns": [{"name": "ssn", "type": "integer", "pii": True}, {"name": "card", "type": "string"}],
+        "event_time": "time",
+        "key": ["card"],
+    }
+    number = ["col", "Payments", "ssn"]
+    aggregates = [
+        {"name": "plain", "op": "last", "value": number, "window": 10, "hop": 1},
+        {"name": "spelled", "op": "max", "value": ["add", number, ["lit", 0]], "window": 10, "hop": 1},
+        {"name": "counted", "op": "count", "window": 10, "hop": 1},
+    ]
+    view = {"name": "Card", "kind": "window", "source": "Payments", "entity": ["card"], "aggregates": aggregates}
+    features = [{"name": a["name"], "expr": ["view", "Card", a["name"], ["card"]]} for a in aggregates]
+    manifest = manifest_from_data(fraud_manifest(sources=[source], views=[view], features=features))
+    assert Privacy.of(manifest, []).features == {"plain", "spelled"}
+
+
 def test_a_plan_that_cannot_be_loaded_leaves_what_was_served(bench: Bench, tmp_path: Path) -> None:
     good = tree_version(tmp_path)
     bench.worker.load_plan(plan({"fraud/1": good}))

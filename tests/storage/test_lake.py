@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from flyball.kernel.errors import ExhaustedError, NotFoundError
+from flyball.kernel.errors import ExhaustedError, NotFoundError, UnavailableError
 from flyball.storage import lake as lake_module
 from flyball.storage.lake import DeltaLake
 from tests.storage.lake_checks import CHECKS, Open, rows
@@ -73,3 +73,25 @@ def test_the_lake_lists_its_tables(tmp_path: Path) -> None:
     lake.append("B", rows(1), app_id="a", version=1)
     lake.append("A", rows(1), app_id="a", version=1)
     assert lake.tables() == ["A", "B"]
+
+
+def test_a_commit_whose_writer_died_before_it_was_on_disk_is_synced_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = DeltaLake(tmp_path)
+    lake.append("S", rows(1), app_id="S", version=1)
+
+    def dies(path: Path) -> None:
+        raise OSError("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lake_module, "_sync_file", dies)
+        with pytest.raises(UnavailableError):
+            lake.append("S", rows(2), app_id="S", version=2)
+    synced: list[str] = []
+    monkeypatch.setattr(lake_module, "_sync_file", lambda path: synced.append(path.name))
+    for again in (lake, DeltaLake(tmp_path)):
+        synced.clear()
+        assert not again.append("S", rows(2), app_id="S", version=2)
+        assert f"{1:020}.json" in synced
+        assert any(name.endswith(".parquet") for name in synced)

@@ -81,7 +81,8 @@ def follow(client: Client, run: str, *, quiet: bool) -> dict[str, Any]:
             time.sleep(PAUSE)
     if record["state"] != "succeeded":
         error = record.get("error") or {}
-        raise from_data(error if isinstance(error, dict) and error else {"message": f"run {run} {record['state']}"})
+        ended = {"message": f"run {run} {record['state']}", "kind": "conflict", "code": f"run_{record['state']}"}
+        raise from_data(error if isinstance(error, dict) and error else ended)
     return record
 
 

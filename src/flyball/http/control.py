@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
@@ -53,7 +53,7 @@ class ControlCore(Protocol):
     def train(self, model: str, *, actor: Actor, reason: str = "", params: Data | None = None) -> Data: ...
     def runs(self, *, model: str = "", kind: str = "", limit: int = 50) -> list[Data]: ...
     def run(self, run: str) -> Data: ...
-    def run_logs(self, run: str, after: int = 0) -> Data: ...
+    def run_logs(self, run: str, after: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Data: ...
     def versions(self, model: str) -> Data: ...
     def service(self, name: str) -> Data: ...
     def release(
@@ -102,6 +102,9 @@ class Shell:
     endpoints: Callable[[], Data | None]
     writing: threading.Lock = field(default_factory=threading.Lock)
     ready: Callable[[], None] = lambda: None
+
+
+Limit = Annotated[int, Query(ge=1, le=10_000)]
 
 
 class Body(BaseModel):
@@ -241,7 +244,7 @@ class Handlers:
             raise UnavailableError("the platform is still starting", code="starting", hint="try again in a second")
         return reply(found)
 
-    def list_facts(self, subject: str = "", kind: str = "", limit: int = 100) -> Response:
+    def list_facts(self, subject: str = "", kind: str = "", limit: Limit = 100) -> Response:
         return reply({"facts": self._core.facts(subject=subject, kind=kind, limit=limit)})
 
     def advance_clock(self, body: ClockBody, actor: Actor = By) -> Response:
@@ -292,13 +295,13 @@ class Handlers:
         with self._shell.writing:
             return reply(self._core.train(model, actor=actor, reason=body.reason, params=body.params))
 
-    def list_runs(self, model: str = "", limit: int = 50) -> Response:
+    def list_runs(self, model: str = "", limit: Limit = 50) -> Response:
         return reply({"runs": self._core.runs(model=model, limit=limit)})
 
     def get_run(self, run: str) -> Response:
         return reply(self._core.run(run))
 
-    def run_logs(self, run: str, after: int = 0) -> Response:
+    def run_logs(self, run: str, after: Annotated[int, Query(ge=0, le=2**31)] = 0) -> Response:
         return reply(self._core.run_logs(run, after=after))
 
     def list_versions(self, model: str) -> Response:

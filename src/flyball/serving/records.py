@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flyball.define.expression import leaves
+from flyball.define.expression import columns_of, leaves
 from flyball.define.spec import FeatureSpec
 from flyball.kernel.errors import FlyballError
 from flyball.serving.manifest import Manifest
@@ -47,7 +47,7 @@ class Privacy:
 
 
 def _reads_pii(spec: FeatureSpec, manifest: Manifest, columns: Mapping[str, set[str]]) -> bool:
-    """Whether a feature shows a pii column: of the row itself, or the latest value of one."""
+    """Whether a feature shows a pii column: of the row itself, or through a view over one."""
     for leaf in leaves(spec.expr):
         if leaf[0] == "col" and leaf[2] in columns.get(leaf[1], set()):
             return True
@@ -56,9 +56,9 @@ def _reads_pii(spec: FeatureSpec, manifest: Manifest, columns: Mapping[str, set[
             if view is None:
                 continue
             shown = {latest.column for latest in view.latest if latest.name == leaf[2]}
-            shown |= {
-                a.value[2] for a in view.aggregates if a.name == leaf[2] and a.value is not None and a.value[0] == "col"
-            }
+            for aggregate in view.aggregates:
+                if aggregate.name == leaf[2] and aggregate.op != "count" and aggregate.value is not None:
+                    shown |= columns_of(aggregate.value, view.source)
             if shown & columns.get(view.source, set()):
                 return True
     return False

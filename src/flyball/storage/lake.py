@@ -22,6 +22,7 @@ from flyball.kernel.files import sync_directory
 
 COMPACT_AT = 48  # files of a table; a flush a minute makes 60 an hour
 TARGET_BYTES = 128 * 2**20
+UNSYNCED = 3  # commits that a writer may leave behind unsynced: an append, its compaction, and one to spare
 
 
 class DeltaLake:
@@ -31,6 +32,7 @@ class DeltaLake:
         self._folder = folder
         self._compact_at = compact_at
         self._tables: dict[str, DeltaTable] = {}
+        self._durable: dict[str, int] = {}  # the version through which each table is known to be on the disk
         self._lock = threading.RLock()
 
     def table_path(self, table: str) -> Path:
@@ -50,9 +52,9 @@ class DeltaLake:
     def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> bool:
         with self._lock, _translated(table):
             if self.version(table, app_id) >= version:
+                self._sync(table)  # whoever committed it may have died before it was on the disk
                 return False
             current = self._open(table)
-            before = -1 if current is None else current.version()
             frame = _fitted(frame, self.types(table), table)
             write_deltalake(
                 str(self.table_path(table)) if current is None else current,
@@ -61,7 +63,7 @@ class DeltaLake:
                 schema_mode=None if current is None else "merge",
                 commit_properties=CommitProperties(app_transactions=[Transaction(app_id, version, None)]),
             )
-            self._sync(table, before)
+            self._sync(table)
             self._compact(table)
             return True
 
@@ -69,9 +71,8 @@ class DeltaLake:
         """Merge small files into files of about 128 MB; how many files went. Old ones stay for readers (no vacuum)."""
         with self._lock, _translated(table):
             current = self._require(table)
-            before = current.version()
             removed = int(current.optimize.compact(target_size=TARGET_BYTES)["numFilesRemoved"])
-            self._sync(table, before)
+            self._sync(table)
             return removed
 
     def _compact(self, table: str) -> None:
@@ -80,20 +81,28 @@ class DeltaLake:
         if sum(size < TARGET_BYTES // 2 for size in sizes) >= self._compact_at:
             self.compact(table)
 
-    def _sync(self, table: str, before: int) -> None:
-        """Make every commit after version `before` durable: its files, its entry, and their directories."""
+    def _sync(self, table: str) -> None:
+        """Make commits durable that are not known to be: their files, their entries, and their directories.
+
+        A writer syncs each commit before the next, so of those of an earlier process the newest few are enough.
+        """
         current = self._require(table)
+        newest = current.version()
+        since = self._durable.get(table, max(newest - UNSYNCED, -1))
+        if since >= newest:
+            return
         folder = self.table_path(table)
         log = folder / "_delta_log"
-        for version in range(before + 1, current.version() + 1):
+        for version in range(since + 1, newest + 1):
             commit = log / f"{version:020}.json"
             for line in commit.read_text().splitlines():
                 added = json.loads(line).get("add")
                 if added:
                     _sync_file(folder / added["path"])
             _sync_file(commit)
-        for directory in (folder, log, folder.parent) if before < 0 else (folder, log):
+        for directory in (folder, log, folder.parent) if since < 0 else (folder, log):
             sync_directory(directory)
+        self._durable[table] = newest
 
     # --- reading
 
