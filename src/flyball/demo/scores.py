@@ -69,10 +69,6 @@ class Scores:
         """The versions that answered, in the order of their first answer."""
         return list(dict.fromkeys(self._scored[payment].version for payment in sorted(self._scored)))
 
-    def first_of(self, version: str) -> int:
-        """The first payment that a version answered."""
-        return min(payment for payment, one in self._scored.items() if one.version == version)
-
     def quality(self, payments: Payments, *, version: str, start: int, end: int, now: int) -> Quality:
         """AUC of a version's answers to payments of `start <= time < end` whose label is certain at `now`."""
         chosen = [one for one in self._scored.values() if one.version == version]

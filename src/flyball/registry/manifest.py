@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from flyball.define.expression import columns_of, leaves
-from flyball.define.spec import ColumnSpec, ModelSpec, ProjectSpec, SourceSpec, TaskSpec, ViewSpec
+from flyball.define.spec import ColumnSpec, ModelSpec, ProjectSpec, SourceSpec, ViewSpec
 from flyball.registry.package import Inputs, Packed
 from flyball.registry.ports import Matrix, Score
 
@@ -157,12 +157,6 @@ def environment(libraries: Sequence[str]) -> dict[str, Any]:
         "platform": f"{platform.system().lower()}-{platform.machine()}",
         "packages": versions,
     }
-
-
-def task_of(manifest: Mapping[str, Any]) -> TaskSpec | None:
-    """The task of a manifest; None for a pretrained model without one."""
-    data = manifest["task"]
-    return None if data is None else TaskSpec(**{**data, "classes": tuple(data.get("classes", ()))})
 
 
 def finite(data: Any) -> Any:
