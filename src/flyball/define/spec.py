@@ -18,7 +18,8 @@ from flyball.kernel.ids import digest
 ExprData = list[Any]
 ColumnType = Literal["string", "category", "decimal", "float", "integer", "boolean", "timestamp"]
 ValueType = Literal["string", "category", "decimal", "float", "integer", "boolean", "timestamp"]
-AggregateOp = Literal["count", "sum", "mean", "std", "min", "max", "first", "last"]
+AggregateOp = Literal["count", "sum", "mean", "std", "min", "max", "first", "last", "nth_last", "distinct"]
+Action = Literal["reject_row", "reject_batch", "warn"]
 
 KERNEL_VERSION = 1  # part of every view's hash: raised when the kernel's meaning changes
 
@@ -65,6 +66,7 @@ class ColumnSpec(Spec, frozen=True, kw_only=True):
     pii: bool = False
     sensitive: bool = False
     description: str = ""
+    on_violation: Action = "reject_row"
 
 
 class KnownSpec(Spec, frozen=True, kw_only=True):
@@ -76,8 +78,64 @@ class KnownSpec(Spec, frozen=True, kw_only=True):
     unit: Literal["s", "ms", "us", "iso"] = "us"
 
 
+class RuleSpec(Spec, frozen=True, kw_only=True):
+    """A rule of a source's contract beyond one column's type and bounds.
+
+    `check`: `expr` is not false for a row (null passes). `unique`: no two rows of a batch are alike in `columns`.
+    `fresh`: the newest event of a batch is at most `max_age` old when it comes. `volume`: a batch has `min_rows` to
+    `max_rows` rows. A rule over a batch knows `reject_batch` and `warn` only.
+    """
+
+    name: str
+    kind: Literal["check", "unique", "fresh", "volume"]
+    expr: ExprData | None = None
+    columns: tuple[str, ...] = ()
+    max_age: int = 0
+    min_rows: int = 0
+    max_rows: int | None = None
+    action: Action = "reject_row"
+
+
+class OriginSpec(Spec, frozen=True, kw_only=True):
+    """Where a source's events are pulled from: rows of `query` in a database, in the order of `cursor`.
+
+    `dsn` names a secret, never its value. `lag` is how far behind the newest cursor value each pull starts again, for
+    rows that were committed out of order; keys make that idempotent.
+    """
+
+    kind: Literal["sql"] = "sql"
+    dsn: str = ""
+    query: str = ""
+    cursor: str = ""
+    every: int = 60_000_000
+    lag: int = 0
+
+
+class DerivedColumnSpec(Spec, frozen=True, kw_only=True):
+    """A column of a derived source: an expression over the parent's columns and latest views, as known."""
+
+    name: str
+    expr: ExprData
+
+
+class DeriveSpec(Spec, frozen=True, kw_only=True):
+    """A source computed from another: the events of `source` for which `where` holds, with more `columns`.
+
+    A column reads latest views (as `["view", …]` leaves) as they were known when the parent's event was; so the result
+    is a function of the log, and is built again by ranges of the parent's LSNs.
+    """
+
+    source: str
+    where: ExprData | None = None
+    columns: tuple[DerivedColumnSpec, ...] = ()
+
+
 class SourceSpec(Spec, frozen=True, kw_only=True):
-    """A stream of events. `key` names the columns that identify an event; empty: a digest of the whole row."""
+    """A stream of events. `key` names the columns that identify an event; empty: a digest of the whole row.
+
+    Of events with one key the first counts; with `corrections` a later one takes its place from when it is known, and
+    one marked `_deleted` takes it away.
+    """
 
     name: str
     columns: tuple[ColumnSpec, ...]
@@ -90,6 +148,10 @@ class SourceSpec(Spec, frozen=True, kw_only=True):
     retention: int | None = None
     owner: str = ""
     description: str = ""
+    corrections: bool = False
+    rules: tuple[RuleSpec, ...] = ()
+    origin: OriginSpec | None = None
+    derive: DeriveSpec | None = None
 
     def column(self, name: str) -> ColumnSpec:
         for column in self.columns:
@@ -102,6 +164,7 @@ class AggregateSpec(Spec, frozen=True, kw_only=True):
     """One window feature: `op` over `value` (None for count) of the events where `where` is true, within `window`.
 
     `type` is the type of the finished value; `default` is what a row gets when nothing was seen (None: null).
+    `nth` is of `nth_last` (1: the newest value in the window); `cap` is of `distinct`, which counts exactly up to it.
     """
 
     name: str
@@ -113,6 +176,8 @@ class AggregateSpec(Spec, frozen=True, kw_only=True):
     type: ValueType = "float"
     scale: int = 0
     default: float | None = None
+    nth: int = 1
+    cap: int = 1000
 
 
 class LatestSpec(Spec, frozen=True, kw_only=True):

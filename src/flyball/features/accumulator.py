@@ -25,7 +25,7 @@ Flags = npt.NDArray[np.bool_]
 # Columns of `Plan.groups`: is it a float, then where its words stand in the accumulator (-1: not kept).
 IS_FLOAT, N, SUM, STD, MIN, MAX, FIRST, LAST = 0, 1, 2, 3, 4, 5, 6, 7
 # Operators of `Plan.outs`.
-OP_COUNT, OP_SUM, OP_MEAN, OP_STD, OP_MIN, OP_MAX, OP_FIRST, OP_LAST = 0, 1, 2, 3, 4, 5, 6, 7
+OP_COUNT, OP_SUM, OP_MEAN, OP_STD, OP_MIN, OP_MAX, OP_FIRST, OP_LAST, OP_NTH_LAST, OP_DISTINCT = range(10)
 
 
 class Plan(NamedTuple):
@@ -43,7 +43,7 @@ class Plan(NamedTuple):
         groups: per group, see `IS_FLOAT` to `LAST`.
         windows: per window: length, level of its tail hop.
         need: per window, the groups that are read.
-        outs: per feature: operator, group, window.
+        outs: per feature: operator, group, window, and n of `nth_last` or the cap of `distinct`.
         divisor: per feature; 10**scale where values are integers in units of 10**-scale, else 1.
     """
 

@@ -12,6 +12,7 @@ from flyball.define.spec import SourceSpec
 from flyball.features.accumulator import Words
 from flyball.features.vector import Vector
 
+CURRENT = 1 << 62  # `_until` of a version that no other has taken the place of
 _FILL: dict[Any, Any] = {pl.String: "", pl.Boolean: False, pl.Float64: 0.0}
 
 
@@ -39,6 +40,19 @@ def words(frame: pl.DataFrame, name: str) -> Words:
 def once(events: pl.DataFrame) -> pl.DataFrame:
     """Each event once: of those with one key the one with the lowest LSN. In LSN order."""
     return events.sort("_lsn").unique("_key", keep="first", maintain_order=True)
+
+
+def history(events: pl.DataFrame, source: SourceSpec) -> pl.DataFrame:
+    """The versions of events that count, in LSN order, with `_until`: when each ceased to (`CURRENT`: it has not).
+
+    Where a source takes no corrections that is `once`. Where it does, the versions of a key follow each other in the
+    order (known_at, lsn): each counts until the next is known, and one marked `_deleted` only ends what was before.
+    """
+    if not source.corrections:
+        return once(events).with_columns(pl.lit(CURRENT, pl.Int64).alias("_until"))
+    following = pl.col("_known_at").shift(-1).over("_key")
+    ordered = events.sort("_known_at", "_lsn").with_columns(following.fill_null(CURRENT).alias("_until"))
+    return ordered.filter(~pl.col("_deleted").fill_null(False)).drop("_deleted").sort("_lsn")
 
 
 def readable(frame: pl.DataFrame, source: SourceSpec) -> list[pl.Series]:

@@ -21,7 +21,9 @@ Kind = Literal["whole", "float", "text"]
 HEAD = 5 * MINUTE
 RAW_LIMIT = 4096
 MAX_TILES = 10_000  # of one window
-_OPS = ("count", "sum", "mean", "std", "min", "max", "first", "last")
+_OPS = ("count", "sum", "mean", "std", "min", "max", "first", "last", "nth_last", "distinct")  # as `OP_…` are numbered
+_ON_TEXT = ("count", "distinct")
+_ON_CATEGORY = ("count", "first", "last", "nth_last", "distinct")
 _PARTS = {"sum": 2, "mean": 2, "std": 3, "min": 4, "max": 5, "first": 6, "last": 7}  # columns of `Plan.groups`
 _WIDTH = {2: 2, 3: 2, 4: 1, 5: 1, 6: 3, 7: 3}
 
@@ -107,16 +109,17 @@ def _check_aggregate(view: ViewSpec, aggregate: AggregateSpec, source: SourceSpe
             f"{aggregate.name} has a window of {show_duration(aggregate.window)} in hops of "
             f"{show_duration(aggregate.hop)}; both are positive, and a window has at most {MAX_TILES} hops",
         )
-    if kind == "text" and aggregate.op != "count":
+    if kind == "text" and aggregate.op not in _ON_TEXT:
         raise _refuse(
             view,
-            f"{aggregate.name} is the {aggregate.op} of text; count works on any column, first and last on a category",
+            f"{aggregate.name} is the {aggregate.op} of text; count and distinct work on any column, first and last on "
+            "a category",
             "declare the column with fb.Category and its values",
         )
     value = aggregate.value or ["lit", 0]
     is_category = value[0] == "col" and source.column(value[2]).type == "category"
-    if is_category and aggregate.op not in ("count", "first", "last"):
-        raise _refuse(view, f"{aggregate.name} is the {aggregate.op} of a category; use count, first or last")
+    if is_category and aggregate.op not in _ON_CATEGORY:
+        raise _refuse(view, f"{aggregate.name} is the {aggregate.op} of a category; use {', '.join(_ON_CATEGORY)}")
 
 
 def latest_groups(view: ViewSpec, source: SourceSpec) -> list[Group]:
@@ -156,11 +159,12 @@ def window_plan(view: ViewSpec, source: SourceSpec, groups: list[Group], which: 
         levels[i] = hop, longest, room, at
         at += room * (1 + acc_words)
     need = np.zeros((len(windows), len(groups)), np.bool_)
-    outs = np.zeros((len(which), 3), np.int64)
+    outs = np.zeros((len(which), 4), np.int64)
     for k, aggregate in enumerate(view.aggregates):
         window = windows.index((aggregate.window, order.index(aggregate.hop)))
         need[window, which[k]] = True
-        outs[k] = _OPS.index(aggregate.op), which[k], window
+        parameter = {"nth_last": aggregate.nth, "distinct": aggregate.cap}.get(aggregate.op, 0)
+        outs[k] = _OPS.index(aggregate.op), which[k], window, parameter
     return Plan(
         acc_words=acc_words,
         row_words=row_words,
@@ -200,7 +204,7 @@ def latest_plan(view: ViewSpec, source: SourceSpec, groups: list[Group], raw_lim
         groups=table,
         windows=np.zeros((0, 2), np.int64),
         need=np.zeros((0, len(groups)), np.bool_),
-        outs=np.array([[0, g, 0] for g in range(len(groups))], np.int64).reshape(-1, 3),
+        outs=np.array([[0, g, 0, 0] for g in range(len(groups))], np.int64).reshape(-1, 4),
         divisor=np.array([g.divisor for g in groups], np.float64),
     )
 
@@ -217,8 +221,8 @@ def _accumulator(view: ViewSpec, groups: list[Group], which: list[int]) -> tuple
         table[g, 0] = group.kind == "float"
         table[g, 1] = at
         at += 1
-        ops = {a.op for a, w in zip(view.aggregates, which, strict=True) if w == g} - {"count"}
-        for part in sorted({_PARTS[op] for op in ops}):
+        ops = {a.op for a, w in zip(view.aggregates, which, strict=True) if w == g}
+        for part in sorted({_PARTS[op] for op in ops if op in _PARTS}):
             table[g, part] = at
             at += _WIDTH[part]
     return table, at
