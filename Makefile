@@ -1,6 +1,7 @@
 # make run     start the platform on this machine and watch the demonstration (ARGS=--exit ends after the summary)
 # make test    the whole test suite
 # make check   format, lint, types, import contracts
+# make bench   speed beside peers: NAME=features, ARGS='--only sweep --times 1'; peers get environments of their own
 # make example the taxi example on real data (CSV=path/to/chicago_taxi.csv)
 # Each sets itself up: it needs Python 3.11 or newer and a package index.
 
@@ -10,7 +11,9 @@ BIN := $(VENV)/bin
 CSV ?= ../shared/data/chicago_taxi.csv
 ARGS ?=
 
-.PHONY: run test check format example lock screenshot clean
+NAME ?= features
+
+.PHONY: run test check format bench example lock screenshot clean
 
 run: $(VENV)/.run
 	$(BIN)/flyball demo $(ARGS)
@@ -30,6 +33,9 @@ format: $(VENV)/.dev
 
 example: $(VENV)/.run
 	$(BIN)/python examples/taxi/run.py $(CSV) $(ARGS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(NAME) $(ARGS)
 
 # Locks are made with uv; installing needs only pip.
 lock:
@@ -55,4 +61,4 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.made
 	touch $@
 
 clean:
-	rm -rf $(VENV) .flyball .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .flyball .mypy_cache .ruff_cache .hypothesis .import_linter_cache .bench

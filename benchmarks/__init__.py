@@ -1,0 +1,1 @@
+"""Speed, side by side with peers or limits: `make bench NAME=features`. Results go to `docs/benchmarks.md`."""

@@ -1,0 +1,28 @@
+"""Run a benchmark by its name: `python -m benchmarks features`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+from benchmarks.harness import conditions, say
+
+
+def main() -> None:
+    here = Path(__file__).parent
+    names = sorted(path.parent.name for path in here.glob("*/suite.py"))
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("name", choices=names)
+    parser.add_argument("--only", default="", help="parts by name, separated by commas")
+    parser.add_argument("--times", type=int, default=3, help="how often each comparison is repeated")
+    arguments = parser.parse_args()
+    suite = importlib.import_module(f"benchmarks.{arguments.name}.suite")
+    say(conditions())
+    bars = suite.measure(only=[part for part in arguments.only.split(",") if part], times=arguments.times)
+    for bar in bars:
+        say(str(bar))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Ingestion and features against DuckDB, Feast and hand-written Polars."""
