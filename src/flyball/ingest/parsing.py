@@ -62,7 +62,7 @@ def parse(series: pl.Series, column: ColumnSpec) -> Parsed:
     if kind == "float":
         return _floats(series)
     if kind == "boolean":
-        return _booleans(series)
+        return parse_booleans(series)
     return times(series, "us_or_iso")
 
 
@@ -204,7 +204,8 @@ def _floats(series: pl.Series) -> Parsed:
     return Parsed(values.set(~finite, None).alias(series.name), _wrong(series.is_not_null() & ~finite))
 
 
-def _booleans(series: pl.Series) -> Parsed:
+def parse_booleans(series: pl.Series) -> Parsed:
+    """True and false as themselves, as `true`, `True`, `TRUE`, `1` and their opposites."""
     if series.dtype in (pl.Boolean, pl.Null):
         return Parsed(series.cast(pl.Boolean), {})
     if series.dtype != pl.String and not series.dtype.is_integer():
