@@ -52,8 +52,9 @@ def note_changes(run: Run, source: str, changes: Sequence[QuarantineChange], *, 
         lsn = first_lsn + change.lsn - 1 if change.lsn else 0
         done = run(
             "INSERT INTO quarantine_states VALUES (?,?,?,?,?,?,?,?,?,?,?)"
-            " ON CONFLICT (source, batch, place) DO UPDATE SET number = excluded.number, state = excluded.state, rule = excluded.rule, value = excluded.value,"
-            " column_name = excluded.column_name, message = excluded.message, lsn = excluded.lsn, at = excluded.at"
+            " ON CONFLICT (source, batch, place) DO UPDATE SET number = excluded.number,"
+            " state = excluded.state, rule = excluded.rule, value = excluded.value, column_name = excluded.column_name,"
+            " message = excluded.message, lsn = excluded.lsn, at = excluded.at"
             " WHERE state = 'open'",
             (source, change.batch, change.place, number, change.state, change.rule, change.column, change.value,
              change.message, lsn, at),
