@@ -197,7 +197,11 @@ def _matches(series: pl.Series, pattern: str) -> pl.Series:
 
 def _event_time(rows: Rows, spec: SourceSpec, verdict: Verdict, *, now: int, live: bool) -> pl.Series:
     name = spec.event_time
-    values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME, absent=now if live else None)
+    deleted_at: int | pl.Series | None = now if live else None  # what a deletion need not bring
+    if not live and spec.known.kind == "column":
+        column = spec.known.column
+        deleted_at = times(rows.columns[column], _reading(spec, column, spec.known.unit)).values
+    values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME, deleted_at)
     verdict.mark(mask(values > now + spec.skew), Rule.AHEAD_OF_CLOCK, name)
     if live:
         verdict.mark(mask(values < now - spec.lateness - HORIZON_BEYOND_LATENESS), Rule.TOO_LATE, name)
@@ -214,13 +218,20 @@ def _known_at(rows: Rows, spec: SourceSpec, verdict: Verdict, event_time: pl.Ser
 
 
 def _time(
-    rows: Rows, name: str, unit: str, spec: SourceSpec, verdict: Verdict, rule: Rule, *, absent: int | None = None
+    rows: Rows,
+    name: str,
+    unit: str,
+    spec: SourceSpec,
+    verdict: Verdict,
+    rule: Rule,
+    deleted_at: int | pl.Series | None = None,
 ) -> pl.Series:
-    """A time of each row; `absent`: what it is where a deletion does not bring it."""
+    """A time of each row; `deleted_at`: what it is where a deletion does not bring it."""
     raw = rows.columns[name]
     values = times(raw, _reading(spec, name, unit)).values
-    if absent is not None and verdict.deleted is not None:
-        values = values.set(raw.is_null() & pl.Series(verdict.deleted), absent)
+    if deleted_at is not None and verdict.deleted is not None:
+        other = pl.Series([deleted_at]).new_from_index(0, len(raw)) if isinstance(deleted_at, int) else deleted_at
+        values = values.zip_with(raw.is_not_null() | ~pl.Series(verdict.deleted), other)
     broken = mask(values.is_null())  # absent, null, or not readable: no event without its times
     if name in rows.unfit:
         broken = broken | rows.unfit[name]

@@ -147,6 +147,8 @@ def _as_text(value: Any, kind: str) -> str | None:
         return str(value) if kind == "boolean" else None
     if kind in _TEXTUAL or (kind == "boolean" and not isinstance(value, int)):
         return None
+    if kind == "timestamp" and isinstance(value, int | float) and value == value // 1 and abs(value) < 10**30:
+        return format(int(value), "013d")  # so many digits are microseconds, as the number alone is
     if isinstance(value, float):
         return repr(value) if value == value else None
     if isinstance(value, int):
