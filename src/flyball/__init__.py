@@ -30,6 +30,7 @@ from flyball.define.function import (
 from flyball.define.label import Label, by_time
 from flyball.define.model import External, Pretrained, model
 from flyball.define.project import Project
+from flyball.define.rule import check, fresh, unique, volume
 from flyball.define.secret import secret
 from flyball.define.service import Batch, Canary, Full, Load, Retrain, Service, drift, every, quality_drop
 from flyball.define.source import Request, Source, delay, epoch, iso, known_at, row_key
@@ -75,6 +76,7 @@ __all__ = [
     "WindowView",
     "abs",
     "by_time",
+    "check",
     "coalesce",
     "count",
     "delay",
@@ -84,6 +86,7 @@ __all__ = [
     "exp",
     "first",
     "floor",
+    "fresh",
     "is_null",
     "iso",
     "known_at",
@@ -107,6 +110,8 @@ __all__ = [
     "sum",
     "testing",
     "transform",
+    "unique",
+    "volume",
     "where",
 ]
 

@@ -6,7 +6,7 @@ import pytest
 from flyball.cli import COMMANDS, cli
 from tests.cli.run_cli import flyball
 
-ASKED_FOR = "init check plan apply up serve ingest train release rollback predict status logs demo approve"
+ASKED_FOR = "init check plan apply up serve ingest quarantine train release rollback predict status logs demo approve"
 
 
 def test_the_commands_are_those_that_were_promised() -> None:
@@ -21,9 +21,16 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     assert "flyball " + name in ran.out.partition("Example")[2].replace("\n", " ")
 
 
-@pytest.mark.parametrize("name", set(COMMANDS) - {"up", "serve", "demo", "logs"})
+@pytest.mark.parametrize("name", set(COMMANDS) - {"up", "serve", "demo", "logs", "quarantine"})
 def test_every_command_with_a_result_speaks_json(name: str) -> None:
     assert "--json" in flyball(name, "--help").out
+
+
+@pytest.mark.parametrize("name", ["list", "show", "retry", "drop"])
+def test_every_verb_of_the_quarantine_has_an_example_and_speaks_json(name: str) -> None:
+    out = flyball("quarantine", name, "--help").out
+    assert "--json" in out
+    assert f"Example: flyball quarantine {name}" in out
 
 
 def test_help_lists_every_command_in_its_order() -> None:
@@ -58,6 +65,8 @@ def test_the_version_is_printed() -> None:
     [
         ("status",), ("train", "m"), ("release", "s"), ("rollback", "s"), ("approve", "s"), ("predict", "s", "a=1"),
         ("ingest", "s", __file__.replace(".py", ".csv")), ("logs",), ("logs", "run_x"),
+        ("quarantine", "list", "S"), ("quarantine", "show", "S:1.1"), ("quarantine", "retry", "S"),
+        ("quarantine", "drop", "S", "--all"),
     ],
     ids=" ".join,
 )  # fmt: skip

@@ -47,7 +47,7 @@ def test_lines_from_a_pipe_are_pushed_in_batches_and_counted() -> None:
     lines = io.StringIO("\n".join(json.dumps({"a": n}) for n in range(2_500)) + "\n\n")
     receipt = push_lines(client, "s", lines)  # type: ignore[arg-type]
     assert client.sizes == [1_000, 1_000, 500]
-    assert receipt == {"accepted": 2_497, "quarantined": 3, "duplicates": 0, "reasons": {"too_late": 3}}
+    assert receipt == {"accepted": 2_497, "quarantined": 3, "duplicates": 0, "reasons": {"too_late": 3}, "warnings": {}}
     assert told("s", receipt) == "s: 2497 rows accepted, 3 quarantined\n  3 × too_late"
 
 

@@ -12,6 +12,7 @@ from flyball.define.spec import ColumnSpec, KnownSpec, SourceSpec, ViewSpec
 from flyball.ingest.service import Ingest, IngestConfig
 from flyball.kernel.clock import Clock, ManualClock
 from flyball.kernel.times import DAY, HOUR, SECOND
+from flyball.platform.conditions import conditions
 from flyball.storage.event_log import SqliteEventLog
 from flyball.storage.lake import DeltaLake
 
@@ -118,6 +119,7 @@ def make_ingest(
         lake=DeltaLake(folder / "lake"),
         applier=applier or MemoryApplier(),
         clock=clock or ManualClock(NOW),
+        conditions=conditions,
         config=config,
     )
     ingest.load_plan({"epoch": 1, "digest": "d", "sources": list(sources), "views": []})

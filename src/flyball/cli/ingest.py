@@ -36,13 +36,14 @@ def upload(client: Client, source: str, file: str, quiet: bool) -> dict[str, Any
 
 def push_lines(client: Client, source: str, lines: Iterable[str]) -> dict[str, Any]:
     """Push in batches; the receipts' counts are added up."""
-    total: dict[str, Any] = {"accepted": 0, "quarantined": 0, "duplicates": 0, "reasons": {}}
+    total: dict[str, Any] = {"accepted": 0, "quarantined": 0, "duplicates": 0, "reasons": {}, "warnings": {}}
     for batch in batches(lines):
         receipt = client.push(source, batch)
         for name in ("accepted", "quarantined", "duplicates"):
             total[name] += receipt.get(name) or 0
-        for reason, count in (receipt.get("reasons") or {}).items():
-            total["reasons"][reason] = total["reasons"].get(reason, 0) + count
+        for kind in ("reasons", "warnings"):
+            for rule, count in (receipt.get(kind) or {}).items():
+                total[kind][rule] = total[kind].get(rule, 0) + count
     return total
 
 
@@ -69,4 +70,6 @@ def told(source: str, receipt: dict[str, Any]) -> str:
         text += f", {receipt['duplicates']} seen before"
     reasons = sorted((receipt.get("reasons") or {}).items(), key=lambda item: -item[1])[:5]
     examples = {e.get("rule"): e.get("message") for e in reversed(receipt.get("examples") or [])}
-    return "\n".join([text, *(f"  {n} × {reason}: {examples.get(reason, '')}".rstrip(": ") for reason, n in reasons)])
+    lines = [f"  {n} × {reason}: {examples.get(reason, '')}".rstrip(": ") for reason, n in reasons]
+    warned = sorted((receipt.get("warnings") or {}).items(), key=lambda item: -item[1])[:5]
+    return "\n".join([text, *lines, *(f"  warned: {n} × {rule}" for rule, n in warned)])

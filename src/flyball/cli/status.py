@@ -44,6 +44,13 @@ def told(now: dict[str, Any], url: str) -> str:
     ]
     if services:
         parts.append(table(("service", "traffic", "rate", "p50", "p99", "errors"), services))
+    contracts = [
+        (s.get("name"), c.get("rule"), "–" if c.get("ok") is None else "holds" if c["ok"] else "broken", c.get("text"))
+        for s in now.get("sources") or []
+        for c in contract_lines(s)
+    ]
+    if contracts:
+        parts.append(table(("source", "rule", "", ""), contracts))
     processes = [
         (p.get("name"), p.get("state"), p.get("pid"), p.get("restarts"), p.get("error") or "")
         for p in now.get("processes") or []
@@ -55,6 +62,23 @@ def told(now: dict[str, Any], url: str) -> str:
     return "\n\n".join(parts)
 
 
+def contract_lines(source: dict[str, Any]) -> list[dict[str, Any]]:
+    """How a source's rules over batches stand, then what its contract warned of, refused, and keeps in quarantine."""
+    lines = list(source.get("contract") or [])
+    lines += [
+        {"rule": rule, "ok": None, "text": f"{count:,} accepted with a warning"}
+        for rule, count in sorted((source.get("warnings") or {}).items())
+    ]
+    lines += [
+        {"rule": rule, "ok": None, "text": f"{count:,} pushes refused whole"}
+        for rule, count in sorted((source.get("refused") or {}).items())
+    ]
+    if source.get("quarantine_open"):
+        text = f"{source['quarantine_open']:,} rows open: flyball quarantine list {source.get('name')}"
+        lines.append({"rule": "quarantine", "ok": None, "text": text})
+    return lines
+
+
 def wrongs(now: dict[str, Any]) -> list[str]:
     """What a person should look at."""
     found = [f"{p.get('name')} is {p.get('state')}" for p in now.get("processes") or [] if p.get("state") != "running"]
@@ -63,6 +87,12 @@ def wrongs(now: dict[str, Any]) -> list[str]:
     ]
     found += [
         f"{p.get('name')} refuses the plan: {p.get('error')}" for p in now.get("processes") or [] if p.get("error")
+    ]
+    found += [
+        f"{s.get('name')}.{c.get('rule')}: {c.get('text')}"
+        for s in now.get("sources") or []
+        for c in s.get("contract") or []
+        if c.get("ok") is False
     ]
     newest: dict[str, dict[str, Any]] = {}
     for run in now.get("runs") or []:

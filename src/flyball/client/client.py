@@ -162,8 +162,32 @@ class Client:
 
     def quarantine(self, source: str | Named, *, limit: int = 100) -> list[Data]:
         """Rows that broke their contract, each with its reasons."""
+        return list(self.quarantine_of(source, limit=limit)["rows"])
+
+    def quarantine_of(self, source: str | Named, *, rule: str = "", state: str = "", limit: int = 100) -> Data:
+        """The newest quarantined `rows`, how many are `open`, and the newest pushes `refused` whole.
+
+        `state` is `open`, `retried` or `dropped`; empty: any.
+        """
         path = f"/v1/sources/{seg(name_of(source))}/quarantine"
-        return list(self._ingest("GET", path, params={"limit": limit}, idempotent=True)["rows"])
+        params = {"limit": limit, "rule": rule or None, "state": state or None}
+        return dict(self._ingest("GET", path, params=params, idempotent=True))
+
+    def quarantined(self, row: str) -> Data:
+        """One quarantined row, by its id (`Payments:12.3`)."""
+        return dict(self._ingest("GET", f"/v1/quarantine/{seg(row)}", idempotent=True))
+
+    def retry(self, source: str | Named, *, rule: str = "", ids: Sequence[str] = (), timeout: float = 600.0) -> Data:
+        """Take quarantined rows that the contract of now accepts, each once; repeating it is safe."""
+        path = f"/v1/sources/{seg(name_of(source))}/quarantine/retry"
+        body = {"rule": rule, "ids": list(ids)}
+        return dict(self._ingest("POST", path, json=body, idempotent=not ids, timeout=timeout))
+
+    def drop(self, source: str | Named, *, rule: str = "", ids: Sequence[str] = (), everything: bool = False) -> Data:
+        """Give quarantined rows up: those of a rule, these, or all that are open."""
+        path = f"/v1/sources/{seg(name_of(source))}/quarantine/drop"
+        body = {"rule": rule, "ids": list(ids), "all": everything}
+        return dict(self._ingest("POST", path, json=body))
 
     def flush(self, sources: Sequence[str] | None = None, *, timeout: float = 300.0) -> Data:
         """Commit what is logged to the lake; gives each source's horizon."""

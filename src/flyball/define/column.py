@@ -5,19 +5,24 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from flyball.define.algebra import Expr
 from flyball.define.mistake import mistake
-from flyball.define.spec import ColumnSpec, ColumnType, ExprData, ValueType
+from flyball.define.spec import Action, ColumnSpec, ColumnType, ExprData, ValueType
 
 MAX_SCALE = 15  # digits after the point; amounts are kept in 64-bit integers
 
 
 class Column(Expr):
-    """A column of a source. It gets its name and its source from the class in which it stands."""
+    """A column of a source. It gets its name and its source from the class in which it stands.
+
+    `on_violation` says what becomes of a value that breaks the column's contract: `reject_row` quarantines its row,
+    `reject_batch` refuses the whole push, and `warn` counts and accepts values out of bounds, of a wrong pattern or too
+    long. A value that cannot be read, an unknown category and a missing value are never accepted.
+    """
 
     __slots__ = ("_owner", "_spec")
 
@@ -25,7 +30,7 @@ class Column(Expr):
     _spec: ColumnSpec
 
     def __init__(self, type: ColumnType, **spec: Any) -> None:
-        self._set(_owner=None, _spec=ColumnSpec(name="", type=type, **spec))
+        self._set(_owner=None, _spec=_violation(ColumnSpec(name="", type=type, **spec)))
         super().__init__("col", (), type, self._spec.categories)
 
     def bound(self, owner: builtins.type, name: str) -> Column:
@@ -64,6 +69,22 @@ class Column(Expr):
         return f"{self._owner.__name__}.{self.name}" if self._owner else f"fb.{self.__class__.__name__}()"
 
 
+def _violation(spec: ColumnSpec) -> ColumnSpec:
+    """Refuse an `on_violation` that is none, or that could never do anything."""
+    if spec.on_violation not in get_args(Action):
+        raise mistake(
+            f"on_violation {spec.on_violation!r} is none of {', '.join(map(repr, get_args(Action)))}",
+        )
+    rules = (spec.ge, spec.gt, spec.le, spec.lt, spec.max_length, spec.pattern or None)
+    if spec.on_violation == "warn" and all(rule is None for rule in rules):
+        raise mistake(
+            f'on_violation="warn" of a {spec.type} column has nothing to warn of: it accepts values out of bounds, of '
+            "a wrong pattern or too long, and never one that cannot be read",
+            hint="give the column a bound or a pattern, or write a rule: fb.check(…, action='warn')",
+        )
+    return spec
+
+
 class String(Column):
     """Free text. As a feature, declare it a `Category`; as an entity or a key it may be free.
 
@@ -85,6 +106,7 @@ class String(Column):
         pii: bool = False,
         sensitive: bool = False,
         description: str = "",
+        on_violation: Action = "reject_row",
     ) -> None:
         try:
             re.compile(pattern)
@@ -100,6 +122,7 @@ class String(Column):
             pii=pii,
             sensitive=sensitive,
             description=description,
+            on_violation=on_violation,
         )
 
 
@@ -115,6 +138,7 @@ class Category(Column):
         pii: bool = False,
         sensitive: bool = False,
         description: str = "",
+        on_violation: Action = "reject_row",
     ) -> None:
         if not categories:
             raise mistake('fb.Category needs its values, such as fb.Category("cash", "card")')
@@ -133,6 +157,7 @@ class Category(Column):
             pii=pii,
             sensitive=sensitive,
             description=description,
+            on_violation=on_violation,
         )
 
 
@@ -170,6 +195,7 @@ class Decimal(_Number):
         pii: bool = False,
         sensitive: bool = False,
         description: str = "",
+        on_violation: Action = "reject_row",
     ) -> None:
         digits: object = scale
         if not isinstance(digits, int) or not 0 <= digits <= MAX_SCALE:
@@ -185,6 +211,7 @@ class Decimal(_Number):
             pii=pii,
             sensitive=sensitive,
             description=description,
+            on_violation=on_violation,
         )
 
 
@@ -204,6 +231,7 @@ class Float(_Number):
         pii: bool = False,
         sensitive: bool = False,
         description: str = "",
+        on_violation: Action = "reject_row",
     ) -> None:
         self._init(
             "float",
@@ -215,6 +243,7 @@ class Float(_Number):
             pii=pii,
             sensitive=sensitive,
             description=description,
+            on_violation=on_violation,
         )
 
 
@@ -234,6 +263,7 @@ class Integer(_Number):
         pii: bool = False,
         sensitive: bool = False,
         description: str = "",
+        on_violation: Action = "reject_row",
     ) -> None:
         self._init(
             "integer",
@@ -245,6 +275,7 @@ class Integer(_Number):
             pii=pii,
             sensitive=sensitive,
             description=description,
+            on_violation=on_violation,
         )
 
 
@@ -254,9 +285,22 @@ class Boolean(Column):
     __slots__ = ()
 
     def __init__(
-        self, *, nullable: bool = False, pii: bool = False, sensitive: bool = False, description: str = ""
+        self,
+        *,
+        nullable: bool = False,
+        pii: bool = False,
+        sensitive: bool = False,
+        description: str = "",
+        on_violation: Action = "reject_row",
     ) -> None:
-        super().__init__("boolean", nullable=nullable, pii=pii, sensitive=sensitive, description=description)
+        super().__init__(
+            "boolean",
+            nullable=nullable,
+            pii=pii,
+            sensitive=sensitive,
+            description=description,
+            on_violation=on_violation,
+        )
 
 
 class Timestamp(Column):
@@ -265,6 +309,19 @@ class Timestamp(Column):
     __slots__ = ()
 
     def __init__(
-        self, *, nullable: bool = False, pii: bool = False, sensitive: bool = False, description: str = ""
+        self,
+        *,
+        nullable: bool = False,
+        pii: bool = False,
+        sensitive: bool = False,
+        description: str = "",
+        on_violation: Action = "reject_row",
     ) -> None:
-        super().__init__("timestamp", nullable=nullable, pii=pii, sensitive=sensitive, description=description)
+        super().__init__(
+            "timestamp",
+            nullable=nullable,
+            pii=pii,
+            sensitive=sensitive,
+            description=description,
+            on_violation=on_violation,
+        )

@@ -51,8 +51,16 @@ class Declared(type):
             )
 
 
-def members(cls: type, kind: type[T], noun: str, example: str, *, reserved: tuple[str, ...]) -> dict[str, T]:
-    """The declared attributes of a class body, in order; whatever else stands there is refused.
+def members(
+    cls: type,
+    kind: type[T],
+    noun: str,
+    example: str,
+    *,
+    reserved: tuple[str, ...],
+    beside: tuple[type, ...] = (),
+) -> dict[str, T]:
+    """The declared attributes of a class body, in order; whatever else stands there, but `beside`, is refused.
 
     Attributes may also come from plain classes that are mixed in.
     """
@@ -65,6 +73,9 @@ def members(cls: type, kind: type[T], noun: str, example: str, *, reserved: tupl
         for name, value in base.__dict__.items():
             if name in _PLAIN or (name.startswith("__") and name.endswith("__")):
                 continue
+            if isinstance(value, beside):
+                found.pop(name, None)
+                continue
             check_name(name, f"{cls.__name__}.{name}", reserved=reserved)
             found[name] = _member(cls, name, value, kind, noun, example)
         for name in inspect.get_annotations(base):
@@ -73,6 +84,15 @@ def members(cls: type, kind: type[T], noun: str, example: str, *, reserved: tupl
     if not found:
         raise mistake(f"{cls.__name__} declares no {noun}s; write at least one, such as name = {example}")
     return found
+
+
+def besides(cls: type, kind: type[T]) -> dict[str, T]:
+    """The attributes of another kind that stand in a class body among its members, in order."""
+    found: dict[str, T] = {}
+    for base in reversed(cls.__mro__):
+        if not isinstance(base, Declared) or base is cls:
+            found |= {name: value for name, value in base.__dict__.items() if isinstance(value, kind)}
+    return {name: value for name, value in found.items() if getattr(cls, name, None) is value}
 
 
 def _member(cls: type, name: str, value: object, kind: type[T], noun: str, example: str) -> T:

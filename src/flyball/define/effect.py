@@ -1,11 +1,11 @@
-"""What a change of a declaration causes on the platform, and which changes of a source cannot be made."""
+"""What a change of a declaration causes on the platform; of a source, `evolution` says it."""
 
 from __future__ import annotations
 
+from flyball.define import evolution
 from flyball.define.expression import leaves
 from flyball.define.spec import (
     BatchSpec,
-    ColumnSpec,
     ModelSpec,
     ProjectSpec,
     RolloutSpec,
@@ -35,60 +35,7 @@ def source_added(source: SourceSpec, new: ProjectSpec) -> Causes:
 
 
 def source_changed(was: SourceSpec, now: SourceSpec, old: ProjectSpec, new: ProjectSpec) -> Causes:
-    causes: list[str] = []
-    before = {c.name: c for c in was.columns}
-    for column in now.columns:
-        known = before.get(column.name)
-        if known is None:
-            causes.append(f"{column.name} is null in the events of {now.name} that came before")
-        elif _narrower(known, column):
-            causes.append(f"events whose {column.name} breaks the new contract are quarantined from now on")
-    if now.retention is not None and (was.retention is None or now.retention < was.retention):
-        causes.append(f"deletes events of {now.name} that are older than {show_duration(now.retention)}")
-    return tuple(causes)
-
-
-def refusal(was: SourceSpec, now: SourceSpec) -> str:
-    """Why a change of a source cannot be made, since its events are there; empty where it can."""
-    after = {c.name: c for c in now.columns}
-    before = {c.name: c for c in was.columns}
-    for name, column in before.items():
-        if name not in after:
-            return f"the column {name} is gone, and events have it; keep it, or declare a new source"
-        kept = after[name]
-        if kept.type != column.type or kept.scale != column.scale:
-            return f"the column {name} was {_type(column)} and is {_type(kept)}; declare a column of another name"
-        if column.nullable and not kept.nullable:
-            return f"the column {name} may be missing in events that are there; keep nullable=True"
-    for name, column in after.items():
-        if name not in before and not column.nullable:
-            return f"events that are there have no {name}; add it with nullable=True"
-    for field in ("key", "event_time", "event_time_unit"):
-        if getattr(was, field) != getattr(now, field):
-            return f"{field} changed, and with it which events are the same; declare a new source"
-    return ""
-
-
-def _type(column: ColumnSpec) -> str:
-    return f"a decimal({column.scale})" if column.type == "decimal" else f"a {column.type}"
-
-
-def _narrower(was: ColumnSpec, now: ColumnSpec) -> bool:
-    if set(was.categories) - set(now.categories) or (now.pattern and now.pattern != was.pattern):
-        return True
-    if now.max_length is not None and (was.max_length is None or now.max_length < was.max_length):
-        return True
-    rising = any(
-        _bound(now, b) and (getattr(was, b) is None or getattr(now, b) > getattr(was, b)) for b in ("ge", "gt")
-    )
-    falling = any(
-        _bound(now, b) and (getattr(was, b) is None or getattr(now, b) < getattr(was, b)) for b in ("le", "lt")
-    )
-    return rising or falling
-
-
-def _bound(column: ColumnSpec, name: str) -> bool:
-    return getattr(column, name) is not None
+    return evolution.source_changed(was, now)
 
 
 # Views

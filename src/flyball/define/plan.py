@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from flyball.define import effect
+from flyball.define import effect, evolution
 from flyball.define.spec import ProjectSpec, Spec
 
 Action = Literal["add", "change", "remove"]
@@ -99,7 +99,7 @@ def _compared(kind: Kind, was: Any, now: Any, old: ProjectSpec, new: ProjectSpec
         return Change(action="add", kind=kind, name=now.name, causes=_ADDED[kind](now, new))
     fields = tuple(fields_of(was.to_data(), now.to_data()))
     causes = _CHANGED[kind](was, now, old, new)
-    refused = effect.refusal(was, now) if kind == "source" else ""
+    refused = evolution.refusal(was, now, old) if kind == "source" else ""
     if not (fields or causes):
         return None
     return Change(action="change", kind=kind, name=now.name, fields=fields, causes=causes, refused=refused)

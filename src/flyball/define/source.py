@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from flyball.define.algebra import Expr, RowTime
 from flyball.define.column import Column
-from flyball.define.declaration import Declared, check_name, description_of, members, seal
+from flyball.define.declaration import Declared, besides, check_name, description_of, members, seal
 from flyball.define.mistake import mistake
+from flyball.define.rule import Rule, rule_specs
 from flyball.define.spec import KnownSpec, SourceSpec
 from flyball.kernel.errors import did_you_mean
 from flyball.kernel.times import duration
@@ -88,6 +89,10 @@ class Source(metaclass=Declared):
         lateness: how late an event may come and still count.
         retention: how long events are kept; for ever where it is not said.
         owner: who answers for it.
+        corrections: a later event with the key of an earlier one takes its place from when it is known, and one with
+            `"_deleted": true` takes it away. Without it, of events with one key the first counts.
+
+    Rules beyond one column stand in the body too: `fb.check`, `fb.unique`, `fb.fresh`, `fb.volume`.
     """
 
     _noun = "column"
@@ -104,11 +109,12 @@ class Source(metaclass=Declared):
         lateness: str = "1d",
         retention: str | None = None,
         owner: str = "",
+        corrections: bool = False,
     ) -> None:
         check_name(cls.__name__, cls.__name__, reserved=_TABLES)
         if cls.__mro__[1] is not Source and issubclass(cls.__mro__[1], Source):
             raise mistake(f"{cls.__name__} extends the source {cls.__mro__[1].__name__}; declare a source of its own")
-        declared = members(cls, Column, "column", "fb.Float()", reserved=_RESERVED)
+        declared = members(cls, Column, "column", "fb.Float()", reserved=_RESERVED, beside=(Rule,))
         columns = {name: column.bound(cls, name) for name, column in declared.items()}
         time_column, unit = _time(cls.__name__, "event_time", event_time, columns)
         cls._columns = columns
@@ -124,6 +130,8 @@ class Source(metaclass=Declared):
             retention=None if retention is None else _not_negative(f"{cls.__name__}: retention", retention),
             owner=owner,
             description=description_of(cls),
+            corrections=_corrections(cls.__name__, corrections, key),
+            rules=rule_specs(cls.__name__, besides(cls, Rule), declared),
         )
         seal(cls, columns)
 
@@ -222,6 +230,15 @@ def _key(source: str, key: str | tuple[str, ...] | RowKey, columns: dict[str, Co
         if columns[name].spec.nullable:
             raise mistake(f"{source}: the key {name!r} may be missing (nullable=True); each event needs its key")
     return names
+
+
+def _corrections(source: str, corrections: bool, key: object) -> bool:
+    if corrections and isinstance(key, RowKey):
+        raise mistake(
+            f"{source}: corrections=True needs a key that a correction repeats, and key=fb.row_key() is the whole row",
+            hint='write key="id", with the column that identifies an event',
+        )
+    return bool(corrections)
 
 
 def _known(source: str, known: Known | None, columns: dict[str, Column]) -> KnownSpec:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import SourceSpec
+from flyball.http import quarantine
 from flyball.http.access import LOOPBACK_HOSTS, authorize
 from flyball.http.ingest_metrics import metrics_text
 from flyball.http.server import Request, Response, error_response, json_response
@@ -46,7 +48,7 @@ Respond = Callable[[Response], None]
 Work = Callable[[], Response]
 
 
-class IngestCore(Protocol):
+class IngestCore(quarantine.QuarantineCore, Protocol):
     """What this shell calls of `flyball.ingest.service.Ingest`."""
 
     def append_many(self, pushes: Sequence[Push]) -> list[Answer]: ...
@@ -58,8 +60,6 @@ class IngestCore(Protocol):
     def feedback_push(self, items: Any, *, idempotency_key: str = "", fingerprint: str = "") -> Push: ...
 
     def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]: ...
-
-    def quarantine(self, source: str, *, limit: int = 100) -> dict[str, Any]: ...
 
     def sources(self) -> list[SourceSpec]: ...
 
@@ -111,6 +111,9 @@ class IngestApp:
             "push_feedback": self._push_feedback,
             "list_sources": self._list_sources,
             "list_quarantine": self._list_quarantine,
+            "show_quarantined": self._show_quarantined,
+            "retry_quarantine": self._retry_quarantine,
+            "drop_quarantine": self._drop_quarantine,
             "flush": self._flush,
         }
         self._group.start()
@@ -253,12 +256,24 @@ class IngestApp:
         self._later(self._pool, read, respond)
 
     def _list_quarantine(self, request: Request, params: dict[str, str], respond: Respond) -> None:
-        text = request.query.get("limit", "100")
-        if not text.isdecimal() or not 1 <= int(text) <= 1000:
-            raise InvalidError(f"limit is {text!r}; use 1 to 1000", code="bad_limit")
-        self._later(
-            self._pool, lambda: json_response(self._core.quarantine(params["source"], limit=int(text))), respond
-        )
+        work = partial(quarantine.list_quarantine, self._core, request, params["source"])
+        self._later(self._pool, work, respond)
+
+    def _show_quarantined(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        self._later(self._pool, partial(quarantine.show_quarantined, self._core, params["id"]), respond)
+
+    def _retry_quarantine(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        def retry() -> Response:
+            try:
+                return quarantine.retry_quarantine(self._core, request, params["source"])
+            finally:
+                self._on_stored()
+
+        self._later(self._files, retry, respond)
+
+    def _drop_quarantine(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        work = partial(quarantine.drop_quarantine, self._core, request, params["source"])
+        self._later(self._pool, work, respond)
 
     def _flush(self, request: Request, params: dict[str, str], respond: Respond) -> None:
         body = _json(request.body) if request.body else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flyball.ingest.group import GroupCounters
@@ -12,7 +12,17 @@ _SOURCES = (
     ("flyball_ingest_duplicates_total", "counter", "duplicates", "Rows dropped for a key of the same batch."),
     ("flyball_ingest_lag_events", "gauge", "lag", "Events in the log that the online state does not show yet."),
     ("flyball_ingest_lake_lag_events", "gauge", "lake_lag", "Events in the log that the lake does not have yet."),
+    ("flyball_ingest_quarantine_open", "gauge", "quarantine_open", "Quarantined rows, not retried or dropped yet."),
     ("flyball_ingest_log_batches", "gauge", "pending_batches", "Batches that the log holds."),
+)
+_RULES = (
+    ("flyball_ingest_quarantined_total", "rules", "Rows that broke their contract."),
+    (
+        "flyball_ingest_warnings_total",
+        "warnings",
+        "Rows, or whole pushes, accepted in spite of a rule.",
+    ),
+    ("flyball_ingest_batches_refused_total", "refused", "Pushes of which nothing was stored, for a rule."),
 )
 _WRITER = (
     ("flyball_ingest_commits_total", "counter", "commits", "Transactions of pushes."),
@@ -30,15 +40,17 @@ def metrics_text(status: Mapping[str, Any], counters: GroupCounters) -> str:
     lines: list[str] = []
     for name, kind, field, text in _SOURCES:
         lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s[field]) for s in sources))
-    broken = (
-        (f'{{source="{s["name"]}",rule="{rule}"}}', count)
-        for s in sources
-        for rule, count in sorted(s["rules"].items())
-    )
-    lines += _family("flyball_ingest_quarantined_total", "counter", "Rows that broke their contract.", broken)
+    for name, field, text in _RULES:
+        lines += _family(name, "counter", text, _by_rule(sources, field))
     for name, kind, field, text in _WRITER:
         lines += _family(name, kind, text, [("", getattr(counters, field))])
     return "\n".join(lines) + "\n"
+
+
+def _by_rule(sources: Iterable[Mapping[str, Any]], field: str) -> Iterator[tuple[str, int]]:
+    for source in sources:
+        for rule, count in sorted(source[field].items()):
+            yield f'{{source="{source["name"]}",rule="{rule}"}}', count
 
 
 def _family(name: str, kind: str, text: str, samples: Iterable[tuple[str, int]]) -> list[str]:

@@ -49,6 +49,9 @@ ROUTES: tuple[Route, ...] = (
     _route("ingest", "POST", "/v1/feedback", P.INGEST, "push_feedback"),
     _route("ingest", "GET", "/v1/sources", P.READ, "list_sources"),
     _route("ingest", "GET", "/v1/sources/{source}/quarantine", P.READ, "list_quarantine"),
+    _route("ingest", "POST", "/v1/sources/{source}/quarantine/retry", P.INGEST, "retry_quarantine"),
+    _route("ingest", "POST", "/v1/sources/{source}/quarantine/drop", P.INGEST, "drop_quarantine"),
+    _route("ingest", "GET", "/v1/quarantine/{id}", P.READ, "show_quarantined"),
     _route("ingest", "POST", "/v1/flush", P.INGEST, "flush"),
     # inference
     _route("inference", "GET", "/v2/health/live", P.PUBLIC, "oip_live"),

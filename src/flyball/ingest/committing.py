@@ -10,9 +10,11 @@ import polars as pl
 
 from flyball.define.spec import ColumnType
 from flyball.ingest.frames import to_lake
-from flyball.ingest.ports import Applier, EventLog, LakeTables, RejectedBatch
+from flyball.ingest.ports import Applier, EventLog, LakeTables, QuarantineChange, RejectedBatch
+from flyball.ingest.rejection import DELETED
 
 _QUARANTINE_TYPES = {
+    "id": pl.String(),
     "position": pl.Int64(),
     "rule": pl.String(),
     "column": pl.String(),
@@ -21,6 +23,17 @@ _QUARANTINE_TYPES = {
     "row": pl.String(),
     "_known_at": pl.Int64(),
     "_batch": pl.Int64(),
+    "_place": pl.Int64(),
+    "live": pl.Boolean(),
+}
+_CHANGE_TYPES = {
+    "id": pl.String(),
+    "state": pl.String(),
+    "rule": pl.String(),
+    "column": pl.String(),
+    "lsn": pl.Int64(),
+    "_number": pl.Int64(),
+    "_at": pl.Int64(),
 }
 
 
@@ -37,6 +50,15 @@ def quarantine_table(source: str) -> str:
     return f"{source}__quarantine"
 
 
+def changes_table(source: str) -> str:
+    return f"{source}__quarantine_changes"
+
+
+def quarantine_id(source: str, batch: int, place: int) -> str:
+    """`Payments:12.3`: the third quarantined row of batch 12. Stable; no other row ever has it."""
+    return f"{source}:{batch}.{place}"
+
+
 class LakeCommitter:
     """Commits what was applied. Repeating any step after a crash changes nothing."""
 
@@ -50,6 +72,7 @@ class LakeCommitter:
         """Commit the source's events up to the applied LSN and its quarantine, then trim the log."""
         lsn = self._commit_events(source, columns)
         batch = self._commit_quarantine(source)
+        self._commit_changes(source)
         self._log.trim(source, through_lsn=lsn, through_batch=batch)
         return self.horizon(source)
 
@@ -74,6 +97,7 @@ class LakeCommitter:
     def _unique_events(self, source: str, *, after: int, through: int) -> tuple[pl.DataFrame, int] | None:
         """The next events of the log that are the first of their key, and the last LSN looked at; None: no more.
 
+        Of a source with corrections, whose events say whether they delete, all are versions, and all are kept.
         Asks the applier, so `through` may be at most what was applied.
         """
         batches = self._log.read(source, after=after, limit=self._commit_rows)
@@ -84,18 +108,31 @@ class LakeCommitter:
         last = min(batches[-1].last_lsn, through)
         if frame.is_empty():
             return (frame, last) if last > after else None
-        return frame.filter(self._applier.seen_first(source, frame["_key"], frame["_lsn"])), last
+        kept = pl.Series([False]).new_from_index(0, frame.height)
+        if DELETED in frame.columns:
+            kept = frame[DELETED].is_not_null()
+        if not kept.all():
+            kept |= self._applier.seen_first(source, frame["_key"], frame["_lsn"])
+        return frame.filter(kept), last
 
     def _commit_quarantine(self, source: str) -> int:
         table = quarantine_table(source)
         done = self._lake.version(table, table)
         while batches := self._log.read_rejected(source, after=done, limit=256):
             done = batches[-1].batch
-            self._lake.append(table, quarantine_frame(batches), app_id=table, version=done)
+            self._lake.append(table, quarantine_frame(source, batches), app_id=table, version=done)
         return done
 
+    def _commit_changes(self, source: str) -> None:
+        """What became of quarantined rows, beside them: of each row, the change with the highest `_number` counts."""
+        table = changes_table(source)
+        done = self._lake.version(table, table)
+        while changes := self._log.quarantine_changes(source, after=done, limit=10_000):
+            done = changes[-1].number
+            self._lake.append(table, changes_frame(source, changes), app_id=table, version=done)
 
-def quarantine_frame(batches: Sequence[RejectedBatch]) -> pl.DataFrame:
+
+def quarantine_frame(source: str, batches: Sequence[RejectedBatch]) -> pl.DataFrame:
     """Quarantined rows as a table: the original row is JSON text in `row`."""
     rows = [
         row
@@ -103,9 +140,32 @@ def quarantine_frame(batches: Sequence[RejectedBatch]) -> pl.DataFrame:
             "row": json.dumps(row["row"], default=str, ensure_ascii=False),
             "_known_at": batch.known_at,
             "_batch": batch.batch,
+            "_place": place,
+            "live": batch.live,
+            "id": quarantine_id(source, batch.batch, place),
         }
         for batch in batches
-        for row in batch.rows
+        for place, row in enumerate(batch.rows, start=1)
     ]
-    frame = pl.DataFrame(rows, schema=_QUARANTINE_TYPES)
-    return frame.with_columns(pl.col("_known_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))
+    return _timed(pl.DataFrame(rows, schema=_QUARANTINE_TYPES), "_known_at")
+
+
+def changes_frame(source: str, changes: Sequence[QuarantineChange]) -> pl.DataFrame:
+    """Changes of quarantined rows as a table."""
+    rows = [
+        {
+            "id": quarantine_id(source, change.batch, change.place),
+            "state": change.state,
+            "rule": change.rule,
+            "column": change.column,
+            "lsn": change.lsn or None,
+            "_number": change.number,
+            "_at": change.at,
+        }
+        for change in changes
+    ]
+    return _timed(pl.DataFrame(rows, schema=_CHANGE_TYPES), "_at")
+
+
+def _timed(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    return frame.with_columns(pl.col(name).cast(pl.Datetime("us")).dt.replace_time_zone("UTC"))

@@ -12,27 +12,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import numpy as np
 import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec
+from flyball.ingest.deletions import deletions, keys_alone
 from flyball.ingest.keys import event_keys
-from flyball.ingest.parsing import PHYSICAL, Mask, mask, parse, times
-from flyball.ingest.rejection import Rejected, Rule, explain, shown_value
+from flyball.ingest.parsing import PHYSICAL, mask, parse, times
+from flyball.ingest.ports import Conditions, RefusedBatch
+from flyball.ingest.rejection import DELETED, Rejected, Rule, explain, explain_rule, rule_value, shown_value
 from flyball.ingest.rows import Rows
+from flyball.ingest.rules import Came, judge_pushes, judge_rules, no_conditions
+from flyball.ingest.verdict import Verdict
 from flyball.kernel.times import DAY
 
 HORIZON_BEYOND_LATENESS = 7 * DAY  # how much longer than a source's lateness the keys of its events are kept
-RULES = tuple(Rule)
-_CODE = {rule: number for number, rule in enumerate(RULES, start=1)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """`frame`: physical, without `_lsn`; `_known_at` only for history. `places`: where each row of it stood."""
+    """`frame`: physical, without `_lsn`; `_known_at` only for history. `places`: where each row of it stood.
+
+    Of the pushes, `warnings` are the rows accepted with a warning by rule, and `refused` those of which nothing may be
+    stored, by their number; where there are any, the others are to be checked again without them.
+    """
 
     received: int
     frame: pl.DataFrame
@@ -41,54 +47,62 @@ class Checked:
     rejected_places: tuple[int, ...]
     duplicate_places: tuple[int, ...]
     ignored: tuple[str, ...]
+    warnings: tuple[dict[str, int], ...] = ()
+    refused: dict[int, RefusedBatch] = field(default_factory=dict)
 
 
-class _Verdict:
-    """The first rule that each row broke (0: none) and the column it broke it in."""
-
-    def __init__(self, height: int) -> None:
-        self.rule = np.zeros(height, dtype=np.int8)
-        self.column = np.full(height, -1, dtype=np.int16)
-        self.names: list[str] = []
-
-    def mark(self, rows: Mask, rule: Rule, column: str) -> None:
-        new = rows & (self.rule == 0)
-        if new.any():
-            if column not in self.names:
-                self.names.append(column)
-            self.rule[new] = _CODE[rule]
-            self.column[new] = self.names.index(column)
-
-
-def check(rows: Rows, spec: SourceSpec, *, now: int, live: bool) -> Checked:
+def check(
+    rows: Rows,
+    spec: SourceSpec,
+    *,
+    now: int,
+    live: bool,
+    came: Came | None = None,
+    conditions: Conditions = no_conditions,
+) -> Checked:
     """Judge a batch by its source's contract at domain time `now`.
 
     `live` events may not be older than the source's lateness and 7 days; history carries `_known_at` by the source's
-    declaration.
+    declaration. `came` says more of how they came; without it they are one push. `conditions` computes `fb.check`s.
     """
-    verdict = _Verdict(rows.height)
+    came = came or Came(live=live, pushes=((0, rows.height),))
+    deleted, unreadable = deletions(rows, spec)
+    verdict = Verdict(rows.height, deleted)
     for (rule, column), places in _by_rule(rows).items():
         broken = np.zeros(rows.height, dtype=np.bool_)
         broken[places] = True
         verdict.mark(broken, rule, column)
-    columns = [_judge(rows, column, spec, verdict) for column in spec.columns]
+    if unreadable is not None:
+        verdict.mark(unreadable, Rule.WRONG_TYPE, DELETED)
+    judged = rows if deleted is None else keys_alone(rows, spec, deleted)
+    columns = [_judge(judged, column, spec, verdict) for column in spec.columns]
     event_time = _event_time(rows, spec, verdict, now=now, live=live)
     columns.append(event_time)
     if not live:
         columns.append(_known_at(rows, spec, verdict, event_time))
-    good = np.flatnonzero(verdict.rule == 0)
-    frame = pl.DataFrame(columns)[good] if len(good) < rows.height else pl.DataFrame(columns)
+    if deleted is not None:
+        columns.append(pl.Series(DELETED, deleted))
+    whole = pl.DataFrame(columns)
+    if spec.rules:
+        judge_rules(whole, spec, verdict, came, conditions)
+    good = np.flatnonzero(verdict.good)
+    frame = whole[good] if len(good) < rows.height else whole
     frame = frame.with_columns(event_keys(frame, spec))
-    first = mask(frame["_key"].is_first_distinct())
-    bad = np.flatnonzero(verdict.rule)
+    # With corrections, each row of a key is a version of it, and they keep their order.
+    first = np.ones(frame.height, np.bool_) if spec.corrections else mask(frame["_key"].is_first_distinct())
+    bad = np.flatnonzero(~verdict.good)
+    rejected = _rejections(rows, spec, verdict, bad, now)
+    said = judge_pushes(event_time, spec, verdict, rejected, bad.tolist(), came, now=now)
     return Checked(
         received=rows.height,
         frame=frame if first.all() else frame.filter(pl.Series(first)),
         places=good[first],
-        rejected=_rejections(rows, spec, verdict, bad, now),
+        rejected=rejected,
         rejected_places=tuple(bad.tolist()),
         duplicate_places=tuple(good[~first].tolist()),
         ignored=rows.ignored,
+        warnings=said.warnings,
+        refused=said.refused,
     )
 
 
@@ -99,7 +113,7 @@ def _by_rule(rows: Rows) -> dict[tuple[Rule, str], list[int]]:
     return places
 
 
-def _judge(rows: Rows, column: ColumnSpec, spec: SourceSpec, verdict: _Verdict) -> pl.Series:
+def _judge(rows: Rows, column: ColumnSpec, spec: SourceSpec, verdict: Verdict) -> pl.Series:
     name = column.name
     raw = rows.columns[name]
     unit = _unit(column, spec)
@@ -113,11 +127,17 @@ def _judge(rows: Rows, column: ColumnSpec, spec: SourceSpec, verdict: _Verdict) 
         values = values.cast(PHYSICAL[column.type])
     if not column.nullable and values.null_count():
         nulls = mask(values.is_null())
+        if verdict.deleted is not None and name not in spec.key:
+            nulls &= ~verdict.deleted
         if name in rows.absent:
             verdict.mark(nulls & rows.absent[name], Rule.MISSING_COLUMN, name)
         verdict.mark(nulls, Rule.NULL, name)
     for rule, judge in _value_rules(column):
-        verdict.mark(mask(judge(values)), rule, name)
+        broken = mask(judge(values))
+        if column.on_violation == "warn" and rule is not Rule.UNKNOWN_CATEGORY:
+            verdict.warn(broken, f"{name}.{rule}")
+        else:
+            verdict.mark(broken, rule, name)
     return values.alias(name)
 
 
@@ -175,16 +195,20 @@ def _matches(series: pl.Series, pattern: str) -> pl.Series:
     return series.is_in(fit.to_list())
 
 
-def _event_time(rows: Rows, spec: SourceSpec, verdict: _Verdict, *, now: int, live: bool) -> pl.Series:
+def _event_time(rows: Rows, spec: SourceSpec, verdict: Verdict, *, now: int, live: bool) -> pl.Series:
     name = spec.event_time
-    values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME)
+    deleted_at: int | pl.Series | None = now if live else None  # what a deletion need not bring
+    if not live and spec.known.kind == "column":
+        column = spec.known.column
+        deleted_at = times(rows.columns[column], _reading(spec, column, spec.known.unit)).values
+    values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME, deleted_at)
     verdict.mark(mask(values > now + spec.skew), Rule.AHEAD_OF_CLOCK, name)
     if live:
         verdict.mark(mask(values < now - spec.lateness - HORIZON_BEYOND_LATENESS), Rule.TOO_LATE, name)
     return values.alias("_event_time")
 
 
-def _known_at(rows: Rows, spec: SourceSpec, verdict: _Verdict, event_time: pl.Series) -> pl.Series:
+def _known_at(rows: Rows, spec: SourceSpec, verdict: Verdict, event_time: pl.Series) -> pl.Series:
     known = spec.known
     if known.kind == "column":
         values = _time(rows, known.column, known.unit, spec, verdict, Rule.BAD_KNOWN_AT)
@@ -193,25 +217,42 @@ def _known_at(rows: Rows, spec: SourceSpec, verdict: _Verdict, event_time: pl.Se
     return values.alias("_known_at")
 
 
-def _time(rows: Rows, name: str, unit: str, spec: SourceSpec, verdict: _Verdict, rule: Rule) -> pl.Series:
-    parsed = times(rows.columns[name], _reading(spec, name, unit))
-    broken = mask(parsed.values.is_null())  # absent, null, or not readable: no event without its times
+def _time(
+    rows: Rows,
+    name: str,
+    unit: str,
+    spec: SourceSpec,
+    verdict: Verdict,
+    rule: Rule,
+    deleted_at: int | pl.Series | None = None,
+) -> pl.Series:
+    """A time of each row; `deleted_at`: what it is where a deletion does not bring it."""
+    raw = rows.columns[name]
+    values = times(raw, _reading(spec, name, unit)).values
+    if deleted_at is not None and verdict.deleted is not None:
+        other = pl.Series([deleted_at]).new_from_index(0, len(raw)) if isinstance(deleted_at, int) else deleted_at
+        values = values.zip_with(raw.is_not_null() | ~pl.Series(verdict.deleted), other)
+    broken = mask(values.is_null())  # absent, null, or not readable: no event without its times
     if name in rows.unfit:
         broken = broken | rows.unfit[name]
     verdict.mark(broken, rule, name)
-    return parsed.values
+    return values
 
 
 def _rejections(
-    rows: Rows, spec: SourceSpec, verdict: _Verdict, bad: np.ndarray[tuple[int], np.dtype[np.intp]], now: int
+    rows: Rows, spec: SourceSpec, verdict: Verdict, bad: np.ndarray[tuple[int], np.dtype[np.intp]], now: int
 ) -> tuple[Rejected, ...]:
+    declared = {rule.name: rule for rule in spec.rules}
     places: list[int] = bad.tolist()
     shape = {fault.row: fault for fault in reversed(rows.faults)}
     rejected = []
     for place, row in zip(places, rows.originals(places) if places else [], strict=True):
-        rule, column = RULES[verdict.rule[place] - 1], verdict.names[verdict.column[place]]
+        rule, column = verdict.of(place)
         fault = shape.get(place)
-        if fault is not None and not column:
+        own = None if isinstance(rule, Rule) else declared[rule]
+        if own is not None:
+            value: str | None = rule_value(spec, own, row)
+        elif fault is not None and not column:
             value = None if fault.value is None else str(fault.value)
         else:
             value = shown_value(spec, column, row.get(column))
@@ -222,7 +263,9 @@ def _rejections(
                 rule=rule,
                 column=column,
                 value=value,
-                message=explain(spec, rule, column, value, now=now),
+                message=explain_rule(spec, own, value)
+                if own is not None
+                else explain(spec, Rule(rule), column, value, now=now),
             )
         )
     return tuple(rejected)

@@ -19,7 +19,7 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import SourceSpec
-from flyball.ingest.rejection import Rule, readable
+from flyball.ingest.rejection import Rule, carried
 from flyball.ingest.rows import BadLine, Fault, Rows, from_dicts, from_frame, require_columns
 from flyball.kernel.errors import InvalidError, NotFoundError
 
@@ -165,7 +165,7 @@ def _csv_rows(fields: list[list[str]], lines: list[int], names: list[str], spec:
         for fault in faults:
             whole[fault.row] = [""] * width
     places = {name: i for i, name in enumerate(names)}
-    wanted = readable(spec)
+    wanted = carried(spec, names)
     columns = {}
     for name in wanted:
         at = places[name]
@@ -182,7 +182,7 @@ def _csv_rows(fields: list[list[str]], lines: list[int], names: list[str], spec:
 
 
 def _csv_object(row: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = dict(zip(names, row, strict=False))
+    fields: dict[str, Any] = {name: cell or None for name, cell in zip(names, row, strict=False)}
     return fields | {"": list(row[len(names) :])} if len(row) > len(names) else fields
 
 
@@ -225,8 +225,10 @@ def _scan(file: EventFile) -> pl.LazyFrame:
 
 def _parquet_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Chunk]:
     scan = _scan(file)
-    others = [name for name in scan.collect_schema() if name not in readable(spec)]
-    scan = scan.select(readable(spec))
+    present = list(scan.collect_schema())
+    wanted = carried(spec, present)
+    others = [name for name in present if name not in wanted]
+    scan = scan.select(wanted)
     try:
         total = int(scan.select(pl.len()).collect().item())
         for start in range(0, total, size):

@@ -9,6 +9,7 @@ import polars as pl
 
 from flyball.define.spec import ColumnType, SourceSpec
 from flyball.ingest.parsing import PHYSICAL
+from flyball.ingest.rejection import DELETED
 
 SYSTEM_COLUMNS: dict[str, pl.DataType] = {
     "_event_time": pl.Int64(),
@@ -21,15 +22,22 @@ _TIME = pl.Datetime("us", "UTC")
 
 
 def physical_schema(spec: SourceSpec) -> dict[str, pl.DataType]:
-    """Column → dtype of a physical frame: the declared columns, then `_event_time`, `_known_at`, `_lsn`, `_key`."""
-    return {column.name: PHYSICAL[column.type] for column in spec.columns} | SYSTEM_COLUMNS
+    """Column → dtype of a physical frame: the declared columns, `_event_time`, `_known_at`, `_lsn`, `_key`, and
+    `_deleted` where the source takes corrections."""
+    return {column.name: PHYSICAL[column.type] for column in spec.columns} | system_columns(spec)
+
+
+def system_columns(spec: SourceSpec) -> dict[str, pl.DataType]:
+    """The columns that the platform adds to a source's own."""
+    return SYSTEM_COLUMNS | ({DELETED: pl.Boolean()} if spec.corrections else {})
 
 
 def numbered(frame: pl.DataFrame, first_lsn: int, *, known_at: int | None) -> pl.DataFrame:
     """A checked frame with its log sequence numbers; `known_at` None: history, which brings its own."""
     lsns = pl.int_range(first_lsn, first_lsn + frame.height, dtype=pl.Int64, eager=True).alias("_lsn")
     known = [] if known_at is None else [pl.lit(known_at, dtype=pl.Int64).alias("_known_at")]
-    ordered = [name for name in frame.columns if name not in SYSTEM_COLUMNS] + list(SYSTEM_COLUMNS)
+    last = [*SYSTEM_COLUMNS, *([DELETED] if DELETED in frame.columns else [])]
+    ordered = [name for name in frame.columns if name not in last] + last
     return frame.with_columns(lsns, *known).select(ordered)
 
 
@@ -41,7 +49,8 @@ def meanings(spec: SourceSpec) -> dict[str, tuple[ColumnType, int]]:
 def lake_types(columns: Mapping[str, tuple[ColumnType, int]]) -> dict[str, pl.DataType]:
     """Column → dtype of the source's table in the lake."""
     types = {name: lake_type(kind, scale) for name, (kind, scale) in columns.items()}
-    return types | {name: _TIME if name in ("_event_time", "_known_at") else t for name, t in SYSTEM_COLUMNS.items()}
+    system = {name: _TIME if name in ("_event_time", "_known_at") else t for name, t in SYSTEM_COLUMNS.items()}
+    return types | system | {DELETED: pl.Boolean()}
 
 
 def lake_type(kind: ColumnType, scale: int) -> pl.DataType:

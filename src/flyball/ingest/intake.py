@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.ingest.contract import Checked, check
-from flyball.ingest.files import open_file
+from flyball.ingest.files import Chunk, open_file
 from flyball.ingest.frames import meanings
-from flyball.ingest.ports import Entry, EventLog, NewBatch, StoredAnswer
-from flyball.ingest.receipts import Push, Receipt, answer_of, fingerprint, receipt_of, replayed, total
+from flyball.ingest.ports import (
+    Conditions,
+    Entry,
+    EventLog,
+    NewBatch,
+    QuarantineChange,
+    RefusedBatch,
+    StoredAnswer,
+)
+from flyball.ingest.receipts import Push, Receipt, added, answer_of, fingerprint, receipt_of, replayed, total
 from flyball.ingest.rejection import suggestion
 from flyball.ingest.rows import Rows, from_dicts, from_frame
+from flyball.ingest.rules import Came, no_conditions, refusal_error
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 
@@ -39,10 +49,11 @@ class _Part:
 class Intake:
     """The only writer of the log. Safe to call from several threads; commits one after another."""
 
-    def __init__(self, log: EventLog, clock: Clock, *, chunk_rows: int) -> None:
+    def __init__(self, log: EventLog, clock: Clock, *, chunk_rows: int, conditions: Conditions = no_conditions) -> None:
         self._log = log
         self._clock = clock
         self._chunk_rows = chunk_rows
+        self._conditions = conditions
         self._lock = threading.Lock()
         self._sources: Mapping[str, SourceSpec] = {}
 
@@ -72,13 +83,14 @@ class Intake:
         """
         with self._lock:
             answers: dict[int, Receipt | FlyballError] = {}
-            batches = list(self._batches(pushes, answers))
-            self._commit(batches, answers)
+            refused: list[RefusedBatch] = []
+            batches = list(self._batches(pushes, answers, refused))
+            self._commit(batches, answers, refused)
             self._answer_repeated(pushes, answers)
         return [answers[place] for place in range(len(pushes))]
 
     def _batches(
-        self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError]
+        self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError], refused: list[RefusedBatch]
     ) -> Iterator[tuple[NewBatch, list[_Part]]]:
         """One batch for the JSON pushes of each source, one for each table; answers what needs no commit."""
         together: dict[tuple[str, bool], list[tuple[int, Push, str]]] = {}
@@ -96,17 +108,25 @@ class Intake:
                     together.setdefault((push.source, push.live), []).append((place, push, print_))
                 else:
                     rows = from_frame(_table(push), self.source(push.source))
-                    yield self._batch(rows, [_Part(place, push, print_, 0, rows.height)])
+                    parts = [_Part(place, push, print_, 0, rows.height)]
+                    batch = self._batch(rows, parts)
+                    if _all_good(batch, parts, answers, refused):
+                        yield batch, parts
             except FlyballError as error:
                 answers[place] = error
         for (source, _), members in together.items():
-            objects: list[Any] = []
-            parts: list[_Part] = []
-            for place, push, print_ in members:
-                own = [push.rows] if isinstance(push.rows, dict) else push.rows
-                parts.append(_Part(place, push, print_, len(objects), len(objects) + len(own)))
-                objects.extend(own)
-            yield self._batch(from_dicts(objects, self.source(source)), parts)
+            while members:
+                objects: list[Any] = []
+                parts = []
+                for place, push, print_ in members:
+                    own = [push.rows] if isinstance(push.rows, dict) else push.rows
+                    parts.append(_Part(place, push, print_, len(objects), len(objects) + len(own)))
+                    objects.extend(own)
+                batch = self._batch(from_dicts(objects, self.source(source)), parts)
+                if _all_good(batch, parts, answers, refused):
+                    yield batch, parts
+                    break
+                members = [member for member in members if member[0] not in answers]  # again, without those
 
     def _admit(self, push: Push) -> str | Receipt:
         """The fingerprint of a push that is to be stored; or the receipt it had before."""
@@ -119,30 +139,40 @@ class Intake:
         stored = self._log.answer(push.source, push.idempotency_key)
         return print_ if stored is None else _again(push, print_, stored)
 
-    def _batch(self, rows: Rows, parts: list[_Part], *, bulk: bool = False) -> tuple[NewBatch, list[_Part]]:
+    def _batch(
+        self, rows: Rows, parts: list[_Part], *, bulk: bool = False, before: int = 0, more: bool = False
+    ) -> NewBatch | dict[int, RefusedBatch]:
+        """What is to be appended; or, where a push of these is refused whole, which ones and why."""
         push = parts[0].push
         spec = self.source(push.source)
-        checked = check(rows, spec, now=self._clock.now(), live=push.live)
-        return (
-            NewBatch(
-                source=spec.name,
-                frame=checked.frame,
-                live=push.live,
-                columns=meanings(spec),
-                entries=tuple(_entry(part, checked, spec) for part in parts),
-                rejected=tuple(row.to_data() for row in checked.rejected),
-                duplicates=len(checked.duplicate_places),
-                bulk=bulk,
-            ),
-            parts,
+        came = Came(live=push.live, pushes=tuple((part.start, part.end) for part in parts), before=before, more=more)
+        now = self._clock.now()
+        checked = check(rows, spec, now=now, live=push.live, came=came, conditions=self._conditions)
+        if checked.refused:
+            return checked.refused
+        sized = any(rule.kind == "volume" for rule in spec.rules)
+        return NewBatch(
+            source=spec.name,
+            frame=checked.frame,
+            live=push.live,
+            columns=meanings(spec),
+            entries=tuple(_entry(number, part, checked, spec) for number, part in enumerate(parts)),
+            rejected=tuple(row.to_data() for row in checked.rejected),
+            duplicates=len(checked.duplicate_places),
+            bulk=bulk,
+            warnings=added(checked.warnings),
+            rows_of_last=before + parts[-1].end - parts[-1].start if sized else None,
         )
 
     def _commit(
-        self, batches: Sequence[tuple[NewBatch, list[_Part]]], answers: dict[int, Receipt | FlyballError]
+        self,
+        batches: Sequence[tuple[NewBatch, list[_Part]]],
+        answers: dict[int, Receipt | FlyballError],
+        refused: Sequence[RefusedBatch] = (),
     ) -> None:
-        if not batches:
+        if not (batches or refused):
             return
-        appended = self._log.append([batch for batch, _ in batches], now=self._clock.now())
+        appended = self._log.append([batch for batch, _ in batches], now=self._clock.now(), refused=refused)
         for (batch, parts), where in zip(batches, appended, strict=True):
             for part, entry in zip(parts, batch.entries, strict=True):
                 answers[part.place] = receipt_of(
@@ -183,27 +213,65 @@ class Intake:
         file = open_file(path, spec, format=format)
         key = idempotency_key or f"file:{file.digest[:32]}:{spec.hash[:16]}"
         receipts: list[Receipt] = []
-        for number, chunk in enumerate(file.chunks(spec, size=self._chunk_rows)):
+        for number, (chunk, more) in enumerate(_with_more(file.chunks(spec, size=self._chunk_rows), spec)):
             push = Push(
                 source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
                 fingerprint=file.digest[:32],
             )  # fmt: skip
-            receipts.append(self._append_chunk(push, chunk.rows))
+            before = sum(r.received for r in receipts)
+            receipts.append(self._append_chunk(push, chunk.rows, before=before, more=more))
             if progress is not None:
                 progress(sum(r.received for r in receipts), chunk.fraction)
         return total(source, receipts)
 
-    def _append_chunk(self, push: Push, rows: Rows) -> Receipt:
+    def _append_chunk(self, push: Push, rows: Rows, *, before: int, more: bool) -> Receipt:
         with self._lock:
             known = self._admit(push)
             if isinstance(known, Receipt):
                 return known
             answers: dict[int, Receipt | FlyballError] = {}
-            part = _Part(0, push, known, 0, rows.height)
-            self._commit([self._batch(rows, [part], bulk=True)], answers)
+            parts = [_Part(0, push, known, 0, rows.height)]
+            batch = self._batch(rows, parts, bulk=True, before=before, more=more)
+            refused: list[RefusedBatch] = []
+            self._commit([(batch, parts)] if _all_good(batch, parts, answers, refused) else [], answers, refused)
             receipt = answers[0]
-            assert isinstance(receipt, Receipt)
+            if isinstance(receipt, FlyballError):
+                if before:
+                    receipt.hint += f"; the {before:,} rows before these are stored, and are not stored twice"
+                raise receipt
             return receipt
+
+    # --- quarantine
+
+    def append_again(
+        self, source: str, rows: Sequence[Any], places: Sequence[QuarantineChange], *, live: bool, strict: bool
+    ) -> Counter[str]:
+        """Judge quarantined rows by the contract of now and take those that pass, in one transaction with what becomes
+        of each. `places` says which rows they are; counts rows by `accepted`, `duplicates` and `quarantined`.
+
+        Raises `ConflictError` (`quarantine_changed`), with nothing stored, where one of them is not open any more.
+        """
+        with self._lock:
+            spec = self.source(source)
+            came = Came(live=live, pushes=((0, len(rows)),), again=True)
+            checked = check(
+                from_dicts(rows, spec, strict=strict), spec, now=self._clock.now(), live=live, came=came,
+                conditions=self._conditions,
+            )  # fmt: skip
+            changes = _outcomes(checked, places)
+            if checked.frame.is_empty():
+                self._log.resolve(source, changes, now=self._clock.now())
+            else:
+                batch = NewBatch(
+                    source=source, frame=checked.frame, live=live, columns=meanings(spec), changes=changes,
+                    duplicates=len(checked.duplicate_places), warnings=added(checked.warnings),
+                )  # fmt: skip
+                self._log.append([batch], now=self._clock.now())
+        return Counter(
+            accepted=checked.frame.height,
+            duplicates=len(checked.duplicate_places),
+            quarantined=len(checked.rejected),
+        )
 
 
 def require_history(spec: SourceSpec) -> None:
@@ -240,7 +308,47 @@ def _table(push: Push) -> pl.DataFrame:
     )
 
 
-def _entry(part: _Part, checked: Checked, spec: SourceSpec) -> Entry:
+def _all_good(
+    batch: NewBatch | dict[int, RefusedBatch],
+    parts: Sequence[_Part],
+    answers: dict[int, Receipt | FlyballError],
+    refused: list[RefusedBatch],
+) -> TypeGuard[NewBatch]:
+    """Whether a batch can be appended; else the pushes that are refused whole are answered, and noted in `refused`."""
+    if isinstance(batch, NewBatch):
+        return True
+    for number, refusal in batch.items():
+        answers[parts[number].place] = refusal_error(refusal)
+        refused.append(refusal)
+    return False
+
+
+def _with_more(chunks: Iterator[Chunk], spec: SourceSpec) -> Iterator[tuple[Chunk, bool]]:
+    """Each chunk, and whether another follows; looked up only where a rule asks how large the file is."""
+    if not any(rule.kind == "volume" for rule in spec.rules):
+        yield from ((chunk, True) for chunk in chunks)
+        return
+    waiting = next(chunks, None)
+    while waiting is not None:
+        following = next(chunks, None)
+        yield waiting, following is not None
+        waiting = following
+
+
+def _outcomes(checked: Checked, rows: Sequence[QuarantineChange]) -> tuple[QuarantineChange, ...]:
+    """What became of quarantined rows that were judged again."""
+    found = {place: replace(rows[place], state="retried") for place in checked.duplicate_places}
+    found |= {
+        place: replace(rows[place], state="retried", lsn=lsn) for lsn, place in enumerate(checked.places.tolist(), 1)
+    }
+    for place, row in zip(checked.rejected_places, checked.rejected, strict=True):
+        found[place] = replace(
+            rows[place], state="open", rule=str(row.rule), column=row.column, value=row.value, message=row.message
+        )
+    return tuple(found[place] for place in sorted(found))
+
+
+def _entry(number: int, part: _Part, checked: Checked, spec: SourceSpec) -> Entry:
     """One push's share of a checked batch."""
     offset, end = np.searchsorted(checked.places, [part.start, part.end])
     low, high = np.searchsorted(checked.rejected_places, [part.start, part.end])
@@ -259,5 +367,6 @@ def _entry(part: _Part, checked: Checked, spec: SourceSpec) -> Entry:
             duplicates=int(high - low),
             rejected=own,
             ignored=checked.ignored,
+            warnings=checked.warnings[number],
         ),
     )

@@ -33,6 +33,7 @@ DECIMAL_LIMIT = 10**18 - 1  # what a lake column of Decimal(18, scale) holds
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _PLAIN = r"^([+-]?)([0-9]{1,18})(?:\.([0-9]{0,18}))?$"  # what the vectorised path takes; the rest goes one by one
 _MICROSECONDS = r"^\s*[+-]?[0-9]{12,}\s*$"
+_ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
 _UNIT_SCALE = {"s": 6, "ms": 3, "us": 0}
 _TRUE, _FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
@@ -62,7 +63,7 @@ def parse(series: pl.Series, column: ColumnSpec) -> Parsed:
     if kind == "float":
         return _floats(series)
     if kind == "boolean":
-        return _booleans(series)
+        return parse_booleans(series)
     return times(series, "us_or_iso")
 
 
@@ -204,7 +205,8 @@ def _floats(series: pl.Series) -> Parsed:
     return Parsed(values.set(~finite, None).alias(series.name), _wrong(series.is_not_null() & ~finite))
 
 
-def _booleans(series: pl.Series) -> Parsed:
+def parse_booleans(series: pl.Series) -> Parsed:
+    """True and false as themselves, as `true`, `True`, `TRUE`, `1` and their opposites."""
     if series.dtype in (pl.Boolean, pl.Null):
         return Parsed(series.cast(pl.Boolean), {})
     if series.dtype != pl.String and not series.dtype.is_integer():
@@ -247,10 +249,12 @@ def _iso(series: pl.Series) -> Parsed:
     values = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False).cast(
         pl.Int64
     )
+    values = values.set(~text.str.contains(_ISO), None)  # Polars reads 2014-5-6T1:2:3Z and 19:45:60Z too
     rest = (values.is_null() & text.is_not_null()).arg_true().to_list()
     found = [_iso_time(text[place]) for place in rest]
     if rest:
         values = values.scatter(rest, pl.Series(found, dtype=pl.Int64))
+    values = _bounded_times(series, values).values
     return Parsed(values.alias(series.name), _wrong(values.is_null() & series.is_not_null()))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import polars as pl
 
-from flyball.define.spec import ColumnType, SourceSpec, ViewSpec
+from flyball.define.spec import ColumnType, ExprData, SourceSpec, ViewSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,9 @@ class NewBatch:
     """What is appended as one row of the log. `frame`: physical, without `_lsn`; live: without `_known_at` too.
 
     `columns` says what the physical values mean: name → (type, scale). `bulk`: a large load, which the log may keep in
-    a file of its own. `duplicates` is how many rows were dropped before it.
+    a file of its own. `duplicates` is how many rows were dropped before it. `warnings`: rule → rows that were accepted
+    all the same. `rows_of_last`: the size of its last push, where a rule asks for it. `changes`: what this batch makes
+    of quarantined rows; the `lsn` of a change counts within the batch, from 1.
     """
 
     source: str
@@ -44,6 +46,9 @@ class NewBatch:
     rejected: tuple[dict[str, Any], ...] = ()
     duplicates: int = 0
     bulk: bool = False
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    rows_of_last: int | None = None
+    changes: tuple[QuarantineChange, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +79,48 @@ class RejectedBatch:
 
     batch: int
     known_at: int
+    live: bool
     rows: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedBatch:
+    """A push of which nothing was stored, since `broken` of its rows break a rule that refuses it whole.
+
+    `examples` are such rows as a receipt shows them; `at` is the domain time of the refusal.
+    """
+
+    source: str
+    rule: str
+    column: str = ""
+    received: int
+    broken: int
+    message: str
+    examples: tuple[dict[str, Any], ...] = ()
+    at: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuarantineChange:
+    """What became of a quarantined row: it was `retried` (and accepted), `dropped`, or tried in vain and is still
+    `open` for a reason of now.
+
+    Args:
+        batch, place: which row: the batch it came in, and its place among that batch's quarantined rows, from 1.
+        lsn: of the event that it became; 0: it became none, since it was dropped or its key was there already.
+        number: counts the changes of all sources; set when it is read.
+    """
+
+    batch: int
+    place: int
+    state: Literal["open", "retried", "dropped"]
+    rule: str = ""
+    column: str = ""
+    value: str | None = None
+    message: str = ""
+    lsn: int = 0
+    at: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +137,8 @@ class StoredAnswer:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogTotals:
     """What the log ever took of one source; `oldest_lsn` is the first that it still holds (0: none), `columns` are
-    all that it ever had."""
+    all that it ever had. `resolved`: quarantined rows that were retried or dropped. By rule, `warnings`: rows accepted
+    all the same, and `refused`: pushes of which nothing was stored. `last_rows`: the size of the last push."""
 
     last_lsn: int = 0
     last_batch: int = 0
@@ -101,15 +148,29 @@ class LogTotals:
     rejected: int = 0
     duplicates: int = 0
     pending_batches: int = 0
+    resolved: int = 0
+    last_rows: int | None = None
     rules: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     columns: dict[str, tuple[ColumnType, int]] = field(default_factory=dict)
+
+
+class Conditions(Protocol):
+    """Computes a condition over events with the one meaning that expressions have."""
+
+    def __call__(self, expr: ExprData, source: SourceSpec, events: pl.DataFrame) -> pl.Series:
+        """`Boolean`, null where the value is null. `events`: the declared columns, physical, and `_event_time`."""
 
 
 class EventLog(Protocol):
     """The order of all events. One writer; readers at any time. LSNs of a source start at 1 and have no holes."""
 
-    def append(self, batches: Sequence[NewBatch], *, now: int) -> list[Appended]:
+    def append(self, batches: Sequence[NewBatch], *, now: int, refused: Sequence[RefusedBatch] = ()) -> list[Appended]:
         """Store all batches in one transaction; durable when it returns, nothing stored when it raises.
+
+        `refused` are pushes of which only the refusal is noted. Raises `ConflictError` (`quarantine_changed`) where a
+        change is of a row that is not open any more.
 
         Not idempotent: ask `answer` first. Raises `ExhaustedError` (`disk_full`), `ConflictError` for a key in use.
         """
@@ -125,6 +186,18 @@ class EventLog(Protocol):
 
     def read_rejected(self, source: str, *, after: int, limit: int) -> list[RejectedBatch]:
         """The next `limit` batches with quarantined rows whose batch number is above `after`, in order."""
+
+    def refusals(self, source: str, *, limit: int) -> list[RefusedBatch]:
+        """The newest refusals, newest first; a log may keep only some hundreds of each source."""
+
+    def resolve(self, source: str, changes: Sequence[QuarantineChange], *, now: int) -> None:
+        """Note what became of quarantined rows, in one transaction. Raises `ConflictError` (`quarantine_changed`)."""
+
+    def quarantine_states(self, source: str) -> list[QuarantineChange]:
+        """The newest change of each quarantined row that was ever touched."""
+
+    def quarantine_changes(self, source: str, *, after: int, limit: int) -> list[QuarantineChange]:
+        """The newest change of each row, of those with a number above `after`, in the order of their numbers."""
 
     def last_lsn(self, source: str) -> int:
         """The last LSN given out to the source; 0: none."""

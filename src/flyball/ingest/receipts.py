@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class Receipt:
         known_at: domain time of the commit, µs.
         ignored: columns of the file that the source does not declare.
         reasons: rule → quarantined rows. `examples`: some of them, pii redacted.
+        warnings: rule → accepted rows that broke it, where the rule only warns; for a rule over a batch, batches.
         replayed: the idempotency key was used before; this is what was answered then, and nothing was stored now.
     """
 
@@ -54,6 +55,7 @@ class Receipt:
     known_at: int = 0
     ignored: tuple[str, ...] = ()
     reasons: dict[str, int] = field(default_factory=dict)
+    warnings: dict[str, int] = field(default_factory=dict)
     examples: tuple[dict[str, Any], ...] = ()
     replayed: bool = False
 
@@ -64,7 +66,13 @@ class Receipt:
 
 
 def answer_of(
-    spec: SourceSpec, *, received: int, duplicates: int, rejected: Sequence[Rejected], ignored: Sequence[str]
+    spec: SourceSpec,
+    *,
+    received: int,
+    duplicates: int,
+    rejected: Sequence[Rejected],
+    ignored: Sequence[str],
+    warnings: Mapping[str, int],
 ) -> dict[str, Any]:
     """The part of a receipt that is known before the commit; JSON-able, kept under the idempotency key."""
     return {
@@ -72,7 +80,8 @@ def answer_of(
         "duplicates": duplicates,
         "quarantined": len(rejected),
         "ignored": list(ignored),
-        "reasons": dict(Counter(row.rule.value for row in rejected)),
+        "reasons": dict(Counter(str(row.rule) for row in rejected)),
+        "warnings": dict(warnings),
         "examples": [row.to_data() | {"row": redact(spec, row.row)} for row in rejected[:EXAMPLES]],
     }
 
@@ -91,6 +100,7 @@ def receipt_of(
         known_at=known_at,
         ignored=tuple(answer["ignored"]),
         reasons=answer["reasons"],
+        warnings=answer["warnings"],
         examples=tuple(answer["examples"]),
         replayed=replayed,
     )
@@ -110,9 +120,6 @@ def replayed(source: str, stored: StoredAnswer) -> Receipt:
 
 def total(source: str, parts: Sequence[Receipt]) -> Receipt:
     """One receipt for the chunks of a file. `replayed` where nothing was stored that was not stored before."""
-    reasons: Counter[str] = Counter()
-    for part in parts:
-        reasons.update(part.reasons)
     stored = [part for part in parts if part.accepted]
     return Receipt(
         source=source,
@@ -124,10 +131,19 @@ def total(source: str, parts: Sequence[Receipt]) -> Receipt:
         last_lsn=stored[-1].last_lsn if stored else 0,
         known_at=max((part.known_at for part in parts), default=0),
         ignored=parts[0].ignored if parts else (),
-        reasons=dict(reasons),
+        reasons=added([part.reasons for part in parts]),
+        warnings=added([part.warnings for part in parts]),
         examples=tuple(example for part in parts for example in part.examples)[:EXAMPLES],
         replayed=bool(parts) and all(part.replayed for part in parts),
     )
+
+
+def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Counts by rule, added up."""
+    total: Counter[str] = Counter()
+    for some in counts:
+        total.update(some)
+    return dict(total)
 
 
 def fingerprint(rows: Any) -> str:

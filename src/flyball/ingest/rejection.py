@@ -7,14 +7,18 @@ that of a column the contract does not know, where the source has any pii column
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from flyball.define.spec import ColumnSpec, SourceSpec
+from flyball.define.expression import columns_of
+from flyball.define.rule import told
+from flyball.define.spec import ColumnSpec, RuleSpec, SourceSpec
 from flyball.kernel.times import show_duration, show_time
 
+DELETED = "_deleted"  # what marks a row as the deletion of the event with its key
 HIDDEN = "[pii]"
 _SHOWN = 80  # characters of a value that a message repeats
 
@@ -42,15 +46,19 @@ class Rule(StrEnum):
     BAD_KNOWN_AT = "bad_known_at"
     AHEAD_OF_CLOCK = "ahead_of_clock"
     TOO_LATE = "too_late"
+    NO_CORRECTIONS = "no_corrections"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rejected:
-    """One quarantined row. `position` counts from 1 within the push or file; `value` is text, redacted where pii."""
+    """One quarantined row. `position` counts from 1 within the push or file; `value` is text, redacted where pii.
+
+    `rule` is one that every source has, or the name of one that this source declares.
+    """
 
     row: dict[str, Any]
     position: int
-    rule: Rule
+    rule: Rule | str
     column: str
     value: str | None
     message: str
@@ -59,7 +67,7 @@ class Rejected:
         return {
             "row": self.row,
             "position": self.position,
-            "rule": self.rule.value,
+            "rule": str(self.rule),
             "column": self.column,
             "value": self.value,
             "message": self.message,
@@ -81,7 +89,7 @@ def shown_value(spec: SourceSpec, column: str, value: Any) -> str | None:
     if column in known:
         hidden = known[column].pii
     else:
-        hidden = column not in readable(spec) and any(c.pii for c in spec.columns)
+        hidden = column not in (*readable(spec), DELETED) and any(c.pii for c in spec.columns)
     if hidden:
         return HIDDEN
     text = value if isinstance(value, str) else str(value)
@@ -97,6 +105,11 @@ def readable(spec: SourceSpec) -> list[str]:
     return names
 
 
+def carried(spec: SourceSpec, present: Collection[str]) -> list[str]:
+    """The names to take from a table or file with the columns `present`: `readable`, and the mark of deletions."""
+    return [*readable(spec), *([DELETED] if spec.corrections and DELETED in present else [])]
+
+
 def redact(spec: SourceSpec, row: dict[str, Any]) -> dict[str, Any]:
     """The row as a reader without a right to pii may see it."""
     shown = {name: shown_value(spec, name, value) for name, value in row.items()}
@@ -108,6 +121,10 @@ def redact(spec: SourceSpec, row: dict[str, Any]) -> dict[str, Any]:
 
 def explain(spec: SourceSpec, rule: Rule, column: str, value: str | None, *, now: int) -> str:
     """The message of one rejection. `value` is already fit to be shown."""
+    if rule is Rule.NO_CORRECTIONS:
+        return f"source {spec.name} takes no deletions; {CORRECTIONS.format(source=spec.name)}"
+    if rule is Rule.WRONG_TYPE and column == DELETED:
+        return f"{column} is {_say(value)}; send true or false"
     if rule in _SHAPE:
         return _SHAPE[rule].format(source=spec.name, value=value)
     if rule is Rule.UNKNOWN_COLUMN:
@@ -128,6 +145,17 @@ def explain(spec: SourceSpec, rule: Rule, column: str, value: str | None, *, now
         )
     declared = {c.name: c for c in spec.columns}.get(column)
     return _explain_value(spec, declared, rule, column, value)
+
+
+def explain_rule(spec: SourceSpec, rule: RuleSpec, value: str | None) -> str:
+    """The message where a row breaks a rule that its source declares."""
+    return f"{rule.name}: the rule of {spec.name} is that {told(rule)}; this row has {value or 'nothing of it'}"
+
+
+def rule_value(spec: SourceSpec, rule: RuleSpec, row: dict[str, Any]) -> str:
+    """What a row has in the columns that a rule reads, fit to be shown: `tips = '3', fare = '1'`."""
+    names = rule.columns or tuple(sorted(columns_of(rule.expr or ["lit", True], spec.name)))
+    return ", ".join(f"{name} = {_say(shown_value(spec, name, row.get(name)))}" for name in names)
 
 
 def _explain_value(spec: SourceSpec, declared: ColumnSpec | None, rule: Rule, column: str, value: str | None) -> str:
@@ -167,6 +195,7 @@ def _say(value: str | None) -> str:
     return value if value == HIDDEN else repr(value)
 
 
+CORRECTIONS = "declare it: class {source}(fb.Source, key=…, corrections=True, …)"
 _SHAPE = {
     Rule.NOT_AN_OBJECT: 'each event is a JSON object such as {{"column": value}}, not {value}',
     Rule.BAD_JSON: "the line is not JSON; each line is one JSON object",

@@ -17,7 +17,7 @@ import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.ingest.parsing import Mask
-from flyball.ingest.rejection import Rule, readable, suggestion
+from flyball.ingest.rejection import CORRECTIONS, DELETED, Rule, carried, readable, suggestion
 from flyball.kernel.errors import InvalidError
 
 _PLAIN: dict[type, pl.DataType] = {
@@ -73,7 +73,7 @@ def from_dicts(
 ) -> Rows:
     """Rows from JSON objects. `strict`: a column the source does not know quarantines its row, else it is ignored."""
     names = readable(spec)
-    known = frozenset(names)
+    known = frozenset((*names, DELETED) if spec.corrections else names)
     faults: list[Fault] = []
     ignored: dict[str, None] = {}
     for place, row in enumerate(rows):
@@ -83,17 +83,21 @@ def from_dicts(
             faults.append(Fault(row=place, rule=Rule.NOT_AN_OBJECT, value=type(row).__name__))
         elif not known.issuperset(row):
             unknown = next(name for name in row if name not in known)
-            if strict:
+            if DELETED in row and DELETED not in known:  # never ignored: the row says that an event is none
+                faults.append(Fault(row=place, rule=Rule.NO_CORRECTIONS, column=DELETED, value=row[DELETED]))
+            elif strict:
                 faults.append(Fault(row=place, rule=Rule.UNKNOWN_COLUMN, column=str(unknown), value=row[unknown]))
             else:
                 ignored |= dict.fromkeys(str(name) for name in row if name not in known)
     objects = [row if isinstance(row, dict) else {} for row in rows] if faults else rows
-    textual = {column.name for column in spec.columns if column.type in _TEXTUAL}
+    if spec.corrections and any(DELETED in row for row in objects):
+        names.append(DELETED)
+    kinds = {column.name: column.type for column in spec.columns} | {DELETED: "boolean"}
     columns: dict[str, pl.Series] = {}
     unfit: dict[str, Mask] = {}
     absent: dict[str, Mask] = {}
     for name in names:
-        series, odd = _column(name, [row.get(name) for row in objects], textual=name in textual)
+        series, odd = _column(name, [row.get(name) for row in objects], kind=kinds.get(name, ""))
         columns[name] = series
         if odd is not None:
             unfit[name] = odd
@@ -117,7 +121,7 @@ def _object(row: Any) -> dict[str, Any]:
     return {"": row.text if isinstance(row, BadLine) else row}
 
 
-def _column(name: str, values: list[Any], *, textual: bool) -> tuple[pl.Series, Mask | None]:
+def _column(name: str, values: list[Any], *, kind: str) -> tuple[pl.Series, Mask | None]:
     kinds = set(map(type, values)) - {type(None)}
     if len(kinds) <= 1:
         dtype = _PLAIN.get(next(iter(kinds))) if kinds else pl.Null()
@@ -129,18 +133,22 @@ def _column(name: str, values: list[Any], *, textual: bool) -> tuple[pl.Series, 
     odd = np.zeros(len(values), dtype=np.bool_)
     texts: list[str | None] = []
     for place, value in enumerate(values):
-        text = None if value is None else _as_text(value, textual=textual)
+        text = None if value is None else _as_text(value, kind)
         odd[place] = value is not None and text is None
         texts.append(text)
     return pl.Series(name, texts, dtype=pl.String), odd if odd.any() else None
 
 
-def _as_text(value: Any, *, textual: bool) -> str | None:
-    """The text that the contract reads instead of a value, where a column holds values of several kinds."""
+def _as_text(value: Any, kind: str) -> str | None:
+    """The text that the contract reads instead of a value of a column of type `kind`, where values are of several."""
     if isinstance(value, str):
         return value
-    if textual or isinstance(value, bool):
+    if isinstance(value, bool):
+        return str(value) if kind == "boolean" else None
+    if kind in _TEXTUAL or (kind == "boolean" and not isinstance(value, int)):
         return None
+    if kind == "timestamp" and isinstance(value, int | float) and value == value // 1 and abs(value) < 10**30:
+        return format(int(value), "013d")  # so many digits are microseconds, as the number alone is
     if isinstance(value, float):
         return repr(value) if value == value else None
     if isinstance(value, int):
@@ -155,7 +163,7 @@ def from_frame(
 ) -> Rows:
     """Rows from a table. A declared column that it lacks refuses the whole table; others are ignored and named."""
     require_columns(frame.columns, spec)
-    names = readable(spec)
+    names = carried(spec, frame.columns)
     return Rows(
         height=frame.height,
         columns={name: frame[name] for name in names},
@@ -166,7 +174,13 @@ def from_frame(
 
 
 def require_columns(present: Sequence[str], spec: SourceSpec) -> None:
-    """Refuse a table or file whose columns do not cover the source's."""
+    """Refuse a table or file whose columns do not cover the source's, or that marks deletions where none are taken."""
+    if DELETED in present and not spec.corrections:
+        raise InvalidError(
+            f"the rows have a column {DELETED!r} and source {spec.name} takes no deletions; nothing was stored",
+            code="no_corrections",
+            hint=f"{CORRECTIONS.format(source=spec.name)}, or take the column out",
+        )
     missing = [name for name in readable(spec) if name not in present]
     if not missing:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
-from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
-from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
+from flyball.ingest.committing import Horizon, LakeCommitter
+from flyball.ingest.frames import fitted, lake_type, meanings, physical_schema, system_columns
 from flyball.ingest.intake import Intake, Progress
-from flyball.ingest.ports import Applier, EventLog, LakeTables, LogTotals
+from flyball.ingest.ports import Applier, Conditions, EventLog, LakeTables, LogTotals
+from flyball.ingest.quarantine import Quarantine
 from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
-from flyball.ingest.rejection import redact
+from flyball.ingest.rules import contract_state, no_conditions
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError
 
@@ -45,6 +45,9 @@ class Ingest:
     """Takes events into the log, applies them to the online state, commits them to the lake.
 
     Any thread may call. Appends do not wait for applying or flushing; these two exclude each other.
+
+    Args:
+        conditions: computes the sources' checks across columns (`fb.check`); the one evaluator of expressions.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Ingest:
         lake: LakeTables,
         applier: Applier,
         clock: Clock,
+        conditions: Conditions = no_conditions,
         config: IngestConfig | None = None,
     ) -> None:
         self._log = log
@@ -61,7 +65,8 @@ class Ingest:
         self._applier = applier
         self._clock = clock
         self._config = config or IngestConfig()
-        self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows)
+        self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows, conditions=conditions)
+        self._quarantine = Quarantine(log, lake, self._intake, clock)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
@@ -234,13 +239,14 @@ class Ingest:
     ) -> pl.DataFrame:
         """The physical frame of a source's events in LSN order, each key once: from the lake, then from the log.
 
-        Reaches to `through_lsn` (None: to what was applied). Columns: the asked ones (None: all) and the system's four.
+        Of a source with corrections all versions of a key, deletions among them (`_deleted`).
+        Reaches to `through_lsn` (None: to what was applied). Columns: the asked ones (None: all) and the system's own.
         Asks nothing of the applier where `through_lsn` is given, so that the applier may ask for events itself.
         """
         with self._lock:
             spec = self._known(source)
             schema = physical_schema(spec)
-            wanted = list(schema) if columns is None else list(dict.fromkeys([*columns, *SYSTEM_COLUMNS]))
+            wanted = list(schema) if columns is None else list(dict.fromkeys([*columns, *system_columns(spec)]))
             through = self._reach(source) if through_lsn is None else through_lsn
             done = self._lake.version(source, source)
             parts = [pl.DataFrame(schema=schema).select(wanted)]
@@ -253,7 +259,8 @@ class Ingest:
                 tail = pl.concat([fitted(batch.frame, spec).select(wanted) for batch in batches])
                 parts.append(tail.filter((pl.col("_lsn") > done) & (pl.col("_lsn") <= through)))
                 done = batches[-1].last_lsn
-        return pl.concat(parts).unique("_key", keep="first", maintain_order=True)
+        events = pl.concat(parts)
+        return events if spec.corrections else events.unique("_key", keep="first", maintain_order=True)
 
     def _reach(self, source: str) -> int:
         """The LSN up to which the online state stands."""
@@ -262,43 +269,46 @@ class Ingest:
     def _known(self, source: str) -> SourceSpec:
         return self._sources.get(source) or self._left.get(source) or self._intake.source(source)
 
-    def quarantine(self, source: str, *, limit: int = 100) -> dict[str, Any]:
-        """The newest quarantined rows with their reasons, pii redacted: `{source, total, rules, rows}`."""
-        spec = self._intake.source(source)
-        table = quarantine_table(source)
-        with self._lock:
-            done = self._lake.version(table, table)
-            rows: list[dict[str, Any]] = []
-            after = done
-            while batches := self._log.read_rejected(source, after=after, limit=256):
-                rows.extend(row | {"known_at": batch.known_at} for batch in batches for row in batch.rows)
-                rows, after = rows[-limit:], batches[-1].batch
-            if len(rows) < limit and done:
-                rows = self._quarantined_in_lake(table, limit - len(rows)) + rows
-        totals = self._log.totals().get(source, LogTotals())
-        return {
-            "source": source,
-            "total": totals.rejected,
-            "rules": totals.rules,
-            "rows": [row | {"row": redact(spec, row["row"])} for row in reversed(rows)],
-        }
+    # --- quarantine
 
-    def _quarantined_in_lake(self, table: str, limit: int) -> list[dict[str, Any]]:
-        frame = self._lake.read(table).sort("_batch", maintain_order=True).tail(limit)
-        named = frame.rename({"_known_at": "known_at"}).drop("_batch").to_dicts()
-        return [row | {"row": json.loads(row["row"])} for row in named]
+    def quarantine(self, source: str, *, rule: str = "", state: str = "", limit: int = 100) -> dict[str, Any]:
+        """The newest quarantined rows with their reasons, pii redacted: `{source, total, open, rules, rows, refused}`.
+
+        `state` is `open`, `retried` or `dropped`; empty: any. `refused` are the newest pushes refused whole.
+        """
+        with self._lock:
+            return self._quarantine.listed(source, rule=rule, state=state, limit=limit)
+
+    def quarantined(self, id: str) -> dict[str, Any]:
+        """One quarantined row. Raises `NotFoundError` (`quarantined_not_found`)."""
+        with self._lock:
+            return self._quarantine.show(id)
+
+    def retry(self, source: str, *, rule: str = "", ids: Sequence[str] = ()) -> dict[str, Any]:
+        """Take open rows of the quarantine that the contract of now accepts, each once: `{retried, accepted,
+        duplicates, quarantined}`."""
+        with self._lock:
+            return self._quarantine.retry(source, rule=rule, ids=ids)
+
+    def drop(self, source: str, *, rule: str = "", ids: Sequence[str] = ()) -> dict[str, Any]:
+        """Give open rows of the quarantine up: `{dropped}`."""
+        with self._lock:
+            return self._quarantine.drop(source, rule=rule, ids=ids)
 
     def status(self) -> dict[str, Any]:
         """The plan's epoch and digest; per source what was taken, applied and committed, and how far each is behind.
 
-        `rows`, `quarantined` and `duplicates` are of all time; `lag` is in events, `lag_us` in domain time.
+        `rows`, `quarantined` and `duplicates` are of all time, as are `warnings` and `refused` (pushes), by rule;
+        `quarantine_open` waits to be retried or dropped. `lag` is in events, `lag_us` in domain time. `contract` is how
+        the source's rules on freshness and volume stand now.
         """
         totals = self._log.totals()
         return self._plan | {
-            "sources": [self._source_status(spec.name, totals.get(spec.name, LogTotals())) for spec in self.sources()],
+            "sources": [self._source_status(spec, totals.get(spec.name, LogTotals())) for spec in self.sources()],
         }
 
-    def _source_status(self, source: str, total: LogTotals) -> dict[str, Any]:
+    def _source_status(self, spec: SourceSpec, total: LogTotals) -> dict[str, Any]:
+        source = spec.name
         applied = self._reach(source)
         committed = self._lake.version(source, source)
         behind = max(0, total.last_lsn - applied)
@@ -307,8 +317,12 @@ class Ingest:
             "name": source,
             "rows": total.last_lsn,
             "quarantined": total.rejected,
+            "quarantine_open": total.rejected - total.resolved,
             "duplicates": total.duplicates,
             "rules": total.rules,
+            "warnings": total.warnings,
+            "refused": total.refused,
+            "contract": contract_state(spec, total, now=self._clock.now()),
             "lsn": total.last_lsn,
             "applied_lsn": applied,
             "lake_lsn": committed,

@@ -61,7 +61,7 @@ def to_datetime(us: int) -> datetime:
 def from_datetime(value: datetime) -> int:
     """Microseconds of an aware datetime; a naive one is read as UTC."""
     aware = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return round((aware - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))
+    return (aware - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def show_time(us: int) -> str:

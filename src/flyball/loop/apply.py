@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flyball.define.effect import makes_version
@@ -14,6 +15,7 @@ from flyball.kernel.facts import Actor
 from flyball.kernel.ids import short
 from flyball.loop.batches import scoring_version
 from flyball.loop.changes import Changes
+from flyball.loop.evolution import fitted_to_data
 from flyball.loop.ports import Metadata, NewVersion, Packages, Unit
 from flyball.loop.promote import Promotion
 from flyball.loop.release import Releases, close
@@ -21,11 +23,15 @@ from flyball.loop.runs import Runs
 from flyball.registry.ports import ArtifactStore
 from flyball.rollout.ports import Served
 
+QUARANTINE = ("_quarantine", "_quarantine_changes")
 RESERVED = ("predictions", "flyball_feedback")  # tables of the lake that are the platform's own
 
 
 class Projects:
-    """Plans and applies projects. The scope is the project: nothing of another one is touched."""
+    """Plans and applies projects. The scope is the project: nothing of another one is touched.
+
+    `types` gives the columns that a table of the lake has, as people read them; empty where there is no such table.
+    """
 
     def __init__(
         self,
@@ -38,6 +44,7 @@ class Projects:
         runs: Runs,
         recorder: Recorder,
         clock: Clock,
+        types: Callable[[str], Mapping[str, Any]],
     ) -> None:
         self._metadata = metadata
         self._changes = changes
@@ -48,12 +55,16 @@ class Projects:
         self._runs = runs
         self._recorder = recorder
         self._clock = clock
+        self._types = types
 
     def plan(self, project: ProjectSpec) -> Plan:
         """What an apply would do now. Changes nothing."""
         with self._metadata.read() as unit:
             check_names(project, unit.projects.all())
-            return make_plan(unit.projects.get(project.name), project)
+            return self._plan(unit, unit.projects.get(project.name), project)
+
+    def _plan(self, unit: Unit, before: ProjectSpec | None, project: ProjectSpec) -> Plan:
+        return fitted_to_data(make_plan(before, project), before, unit, self._packages, self._types)
 
     def apply(self, project: ProjectSpec, *, base: str, actor: Actor) -> dict[str, Any]:
         """Make the project what is declared, if it still is what `base` says (its hash; "" for none).
@@ -67,7 +78,7 @@ class Projects:
         with self._changes.change() as unit:
             check_names(project, unit.projects.all())
             before = unit.projects.get(project.name)
-            plan = make_plan(before, project)
+            plan = self._plan(unit, before, project)
             self._check(project, plan, base)  # again, under the lock: another apply may have come first
             unit.projects.put(project, at=self._clock.now(), actor=actor.name)
             self._recorder.record(
@@ -197,13 +208,13 @@ def _changed(before: ProjectSpec | None, project: ProjectSpec, model: ModelSpec)
 def check_names(project: ProjectSpec, applied: list[ProjectSpec]) -> None:
     """Refuse names that another project or the platform itself has."""
     for source in project.sources:
-        if source.name in RESERVED or source.name.endswith("_quarantine"):
+        if source.name in RESERVED or source.name.endswith(QUARANTINE):
             raise InvalidError(
                 f"{source.name!r} is a table of the platform's own; give the source another name", code="reserved_name"
             )
     tables = {source.name for other in applied for source in other.sources} | {s.name for s in project.sources}
     for batch in project.batches:
-        if batch.output in tables or batch.output in RESERVED or batch.output.endswith("_quarantine"):
+        if batch.output in tables or batch.output in RESERVED or batch.output.endswith(QUARANTINE):
             raise InvalidError(
                 f"batch {batch.name} writes to {batch.output!r}, which is a source's or the platform's own table",
                 code="reserved_name",

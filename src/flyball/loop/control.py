@@ -86,6 +86,7 @@ class Control(Questions):
             self._runs,
             self._recorder,
             a.clock,
+            a.lake.types,
         )
         self._watch = Watch(
             a.metadata, a.packages, a.readers, a.ingest, self._recorder, a.clock, drift=a.drift, quality=a.quality

@@ -203,6 +203,9 @@ class Lake(Protocol):
     def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> Any:
         """Idempotent: a (`app_id`, `version`) that was committed before changes nothing."""
 
+    def types(self, table: str) -> Mapping[str, Any]:
+        """Column → type as people read it; empty where there is no such table."""
+
 
 class SourceHorizon(Protocol):
     """How far a source's table in the lake reaches: up to which event, as which version, with how many rows."""

@@ -24,6 +24,7 @@ from flyball.loop.packages import VersionPackages
 from flyball.loop.plans import PlanFiles
 from flyball.loop.ports import IngestClient, SourceHorizon
 from flyball.loop.watch import Readers
+from flyball.platform.conditions import conditions
 from flyball.platform.state import ensure_token, open_clock, tokens
 from flyball.serving.log import PredictionReader
 from flyball.serving.privacy import pii_digest, pii_key
@@ -62,6 +63,7 @@ def open_ingest(settings: Settings, *, clock: Clock | None = None, store: Online
         lake=DeltaLake(layout.lake),
         applier=OnlineWriter(store or LmdbStore(layout.online), time, applied),
         clock=time,
+        conditions=conditions,
     )
     applied.ingest = ingest
     return ingest

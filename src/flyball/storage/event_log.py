@@ -27,11 +27,21 @@ from typing import Any, cast
 import polars as pl
 
 from flyball.ingest.frames import numbered
-from flyball.ingest.ports import Appended, LogBatch, LogTotals, NewBatch, RejectedBatch, StoredAnswer
+from flyball.ingest.ports import (
+    Appended,
+    LogBatch,
+    LogTotals,
+    NewBatch,
+    QuarantineChange,
+    RefusedBatch,
+    RejectedBatch,
+    StoredAnswer,
+)
 from flyball.kernel.errors import ConflictError, InternalError, UnavailableError
 from flyball.kernel.files import FORMAT_VERSION, KEY_ID_NONE, sync_directory, translate_os_error
 from flyball.kernel.ids import new_id
 from flyball.kernel.times import DAY
+from flyball.storage import contract_log
 
 BULK_ROWS = 20_000  # from here on, a bulk batch goes to a file of its own
 KEEP_LIVE_ANSWERS = 30 * DAY  # wall time; answers to loads of history are kept for good
@@ -81,7 +91,7 @@ class SqliteEventLog:
 
     def _prepare(self) -> None:
         with self._translated():
-            self._writer.executescript(_SCHEMA)
+            self._writer.executescript(_SCHEMA + contract_log.SCHEMA)
             found = self._writer.execute("SELECT version FROM format").fetchone()
             if found is None:
                 self._writer.execute("INSERT INTO format VALUES (?)", (FORMAT_VERSION,))
@@ -100,11 +110,12 @@ class SqliteEventLog:
 
     # --- writing
 
-    def append(self, batches: Sequence[NewBatch], *, now: int) -> list[Appended]:
+    def append(self, batches: Sequence[NewBatch], *, now: int, refused: Sequence[RefusedBatch] = ()) -> list[Appended]:
         written: list[Path] = []
         try:
             payloads = [self._payload(batch, written) for batch in batches]
             with self._lock, self._transaction():
+                contract_log.note_refused(self._writer.execute, refused, at=now)
                 return [self._insert(batch, payload, now=now) for batch, payload in zip(batches, payloads, strict=True)]
         except BaseException as error:
             for path in written:
@@ -155,6 +166,8 @@ class SqliteEventLog:
             " rejected = rejected + excluded.rejected, duplicates = duplicates + excluded.duplicates",
             (source, first + count, number, known_at, newest, *counts, json.dumps(tally), known),
         )
+        contract_log.add_to_contract(run, source, warnings=batch.warnings, last_rows=batch.rows_of_last)
+        contract_log.note_changes(run, source, batch.changes, first_lsn=first, at=known_at)
         wall = time.time_ns() // 1_000
         for entry in batch.entries:
             if entry.key:
@@ -164,6 +177,10 @@ class SqliteEventLog:
                     (source, entry.key, entry.fingerprint, *where, json.dumps(entry.answer)),
                 )
         return Appended(batch=number, first_lsn=first, count=count, known_at=known_at)
+
+    def resolve(self, source: str, changes: Sequence[QuarantineChange], *, now: int) -> None:
+        with self._lock, self._transaction():
+            contract_log.note_changes(self._writer.execute, source, changes, first_lsn=1, at=now)
 
     def trim(self, source: str, *, through_lsn: int, through_batch: int) -> int:
         done = "source = ? AND (count = 0 OR first_lsn + count - 1 <= ?) AND (rejected IS NULL OR batch <= ?)"
@@ -227,11 +244,23 @@ class SqliteEventLog:
 
     def read_rejected(self, source: str, *, after: int, limit: int) -> list[RejectedBatch]:
         rows = self._select(
-            "SELECT batch, known_at, rejected FROM batches WHERE source = ? AND batch > ? AND rejected IS NOT NULL"
-            " ORDER BY batch LIMIT ?",
+            "SELECT batch, known_at, live, rejected FROM batches WHERE source = ? AND batch > ?"
+            " AND rejected IS NOT NULL ORDER BY batch LIMIT ?",
             (source, after, limit),
         )
-        return [RejectedBatch(batch=b, known_at=known_at, rows=tuple(_unpack(data))) for b, known_at, data in rows]
+        return [
+            RejectedBatch(batch=batch, known_at=known_at, live=bool(live), rows=tuple(_unpack(data)))
+            for batch, known_at, live, data in rows
+        ]
+
+    def refusals(self, source: str, *, limit: int) -> list[RefusedBatch]:
+        return contract_log.refusals(self._select, source, limit=limit)
+
+    def quarantine_states(self, source: str) -> list[QuarantineChange]:
+        return contract_log.states(self._select, source)
+
+    def quarantine_changes(self, source: str, *, after: int, limit: int) -> list[QuarantineChange]:
+        return contract_log.changes(self._select, source, after=after, limit=limit)
 
     def last_lsn(self, source: str) -> int:
         rows = self._select("SELECT next_lsn - 1 FROM sources WHERE source = ?", (source,))
@@ -244,7 +273,9 @@ class SqliteEventLog:
             " FROM sources s LEFT JOIN batches b ON b.source = s.source GROUP BY s.source",
             (),
         )
-        return {
+        contracts = contract_log.contract_totals(self._select)
+        refused_only = {source: LogTotals(**more) for source, more in contracts.items()}
+        return refused_only | {
             source: LogTotals(
                 last_lsn=lsn,
                 last_batch=batch,
@@ -256,6 +287,7 @@ class SqliteEventLog:
                 pending_batches=pending,
                 rules=json.loads(rules),
                 columns={name: (kind, scale) for name, (kind, scale) in json.loads(columns).items()},
+                **contracts.get(source, {}),
             )
             for source, lsn, batch, known_at, newest, rejected, duplicates, rules, columns, pending, oldest in rows
         }
