@@ -7,6 +7,7 @@ from flyball.define.spec import (
     BatchSpec,
     ColumnSpec,
     ModelSpec,
+    OriginSpec,
     ProjectSpec,
     RolloutSpec,
     ServiceSpec,
@@ -31,7 +32,15 @@ _LEARNED = ("task", "rows", "request", "label", "features", "split", "module", "
 
 
 def source_added(source: SourceSpec, new: ProjectSpec) -> Causes:
+    if source.derive is not None:
+        return (f"derives {source.name} from {source.derive.source}, from its first event on",)
+    if source.origin is not None:
+        return (_pulls(source.name, source.origin),)
     return (f"takes events into {source.name}",)
+
+
+def _pulls(source: str, origin: OriginSpec) -> str:
+    return f"pulls {source} from the database of {origin.dsn} every {show_duration(origin.every)}, by {origin.cursor}"
 
 
 def source_changed(was: SourceSpec, now: SourceSpec, old: ProjectSpec, new: ProjectSpec) -> Causes:
@@ -45,7 +54,17 @@ def source_changed(was: SourceSpec, now: SourceSpec, old: ProjectSpec, new: Proj
             causes.append(f"events whose {column.name} breaks the new contract are quarantined from now on")
     if now.retention is not None and (was.retention is None or now.retention < was.retention):
         causes.append(f"deletes events of {now.name} that are older than {show_duration(now.retention)}")
+    if was.origin != now.origin:
+        causes.append(_origin_changed(was.origin, now))
     return tuple(causes)
+
+
+def _origin_changed(was: OriginSpec | None, now: SourceSpec) -> str:
+    if now.origin is None:
+        return f"pulls {now.name} no more"
+    if was is None or was.cursor != now.origin.cursor:
+        return f"{_pulls(now.name, now.origin)}, all rows anew; those that are there are left out by their key"
+    return f"{_pulls(now.name, now.origin)}, from where the last pull ended"
 
 
 def refusal(was: SourceSpec, now: SourceSpec) -> str:

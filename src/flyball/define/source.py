@@ -9,7 +9,8 @@ from flyball.define.algebra import Expr, RowTime
 from flyball.define.column import Column
 from flyball.define.declaration import Declared, check_name, description_of, members, seal
 from flyball.define.mistake import mistake
-from flyball.define.spec import KnownSpec, SourceSpec
+from flyball.define.origin import Sql
+from flyball.define.spec import KnownSpec, OriginSpec, SourceSpec
 from flyball.kernel.errors import did_you_mean
 from flyball.kernel.times import duration
 
@@ -88,6 +89,7 @@ class Source(metaclass=Declared):
         lateness: how late an event may come and still count.
         retention: how long events are kept; for ever where it is not said.
         owner: who answers for it.
+        origin: where the platform pulls its events from (`fb.Sql`); without it, they are pushed or loaded.
     """
 
     _noun = "column"
@@ -104,7 +106,11 @@ class Source(metaclass=Declared):
         lateness: str = "1d",
         retention: str | None = None,
         owner: str = "",
+        origin: Sql | None = None,
+        base: bool = False,
     ) -> None:
+        if base:  # `fb.Derived`: a kind of source, not a source
+            return
         check_name(cls.__name__, cls.__name__, reserved=_TABLES)
         if cls.__mro__[1] is not Source and issubclass(cls.__mro__[1], Source):
             raise mistake(f"{cls.__name__} extends the source {cls.__mro__[1].__name__}; declare a source of its own")
@@ -124,6 +130,7 @@ class Source(metaclass=Declared):
             retention=None if retention is None else _not_negative(f"{cls.__name__}: retention", retention),
             owner=owner,
             description=description_of(cls),
+            origin=_origin(cls.__name__, origin),
         )
         seal(cls, columns)
 
@@ -233,6 +240,17 @@ def _known(source: str, known: Known | None, columns: dict[str, Column]) -> Know
         return KnownSpec(kind="delay", delay=known.delay)
     column, unit = _time(source, "known", known.at, columns)
     return KnownSpec(kind="column", column=column, unit=unit)
+
+
+def _origin(source: str, origin: Sql | None) -> OriginSpec | None:
+    if origin is None:
+        return None
+    if not isinstance(origin, Sql):
+        # What was given may be an address with a password, so it is not repeated.
+        raise mistake(
+            f"{source}: origin is not an origin", hint='write origin=fb.Sql(fb.secret("PG_DSN"), "SELECT …", …)'
+        )
+    return origin.spec
 
 
 def _not_negative(shown: str, value: str) -> int:

@@ -33,7 +33,8 @@ class NewBatch:
     """What is appended as one row of the log. `frame`: physical, without `_lsn`; live: without `_known_at` too.
 
     `columns` says what the physical values mean: name → (type, scale). `bulk`: a large load, which the log may keep in
-    a file of its own. `duplicates` is how many rows were dropped before it.
+    a file of its own. `duplicates` is how many rows were dropped before it. `position`: where whoever read these rows
+    elsewhere stands once they are stored; kept in the same transaction.
     """
 
     source: str
@@ -44,6 +45,7 @@ class NewBatch:
     rejected: tuple[dict[str, Any], ...] = ()
     duplicates: int = 0
     bulk: bool = False
+    position: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +115,9 @@ class EventLog(Protocol):
 
         Not idempotent: ask `answer` first. Raises `ExhaustedError` (`disk_full`), `ConflictError` for a key in use.
         """
+
+    def position(self, source: str) -> str:
+        """The last position that came with a batch of the source; empty: none ever did."""
 
     def answer(self, source: str, key: str) -> StoredAnswer | None:
         """What an idempotency key was answered with, if it was."""
