@@ -14,6 +14,12 @@ _SOURCES = (
     ("flyball_ingest_lake_lag_events", "gauge", "lake_lag", "Events in the log that the lake does not have yet."),
     ("flyball_ingest_log_batches", "gauge", "pending_batches", "Batches that the log holds."),
 )
+_PULLED = (
+    ("flyball_ingest_pulls_total", "counter", "pulls", "Pulls that went well, of this process."),
+    ("flyball_ingest_pulls_failed_total", "counter", "failed", "Pulls that failed, of this process."),
+    ("flyball_ingest_pulled_rows_total", "counter", "rows", "Rows taken from origins, of this process."),
+    ("flyball_ingest_pull_failures", "gauge", "failures", "Pulls that failed since the last that went well."),
+)
 _WRITER = (
     ("flyball_ingest_commits_total", "counter", "commits", "Transactions of pushes."),
     ("flyball_ingest_pushes_total", "counter", "pushes", "Pushes that came to the writer."),
@@ -30,6 +36,9 @@ def metrics_text(status: Mapping[str, Any], counters: GroupCounters) -> str:
     lines: list[str] = []
     for name, kind, field, text in _SOURCES:
         lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s[field]) for s in sources))
+    pulled = [s for s in sources if s.get("pull")]
+    for name, kind, field, text in _PULLED:
+        lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s["pull"][field]) for s in pulled))
     broken = (
         (f'{{source="{s["name"]}",rule="{rule}"}}', count)
         for s in sources

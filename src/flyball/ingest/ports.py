@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Protocol
 
 import polars as pl
 
-from flyball.define.spec import ColumnType, SourceSpec, ViewSpec
+from flyball.define.spec import ColumnType, OriginSpec, SourceSpec, ViewSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,3 +196,31 @@ class Applier(Protocol):
 
     def applied_lsn(self, source: str) -> int:
         """The last LSN applied; 0: none."""
+
+
+CursorValue = int | float | Decimal | str | datetime | date
+
+
+@dataclass(frozen=True, slots=True)
+class PulledRow:
+    """A row of an origin's query. `cursor`: as the database compares it; None: it is null. `values`: by column, times
+    without a zone in UTC."""
+
+    cursor: CursorValue | None
+    values: dict[str, Any]
+
+
+class Database(Protocol):
+    """Rows of origins. Each call opens a connection of its own, and reads only."""
+
+    def rows(
+        self, origin: OriginSpec, columns: Sequence[str], *, since: CursorValue | None, size: int
+    ) -> Generator[list[PulledRow], None, None]:
+        """Pages of up to `size` rows whose cursor is `since`, above it, or null (`since` None: all rows), by cursor.
+
+        `columns` are those that are wanted; what the query does not have is left out of the rows. The generator holds a
+        connection until it ends or is closed.
+
+        Raises, without the secret in any message, `UnavailableError` (`database_unavailable`), `InvalidError`
+        (`secret_missing`, `bad_dsn`, `bad_query`, `unreadable_type`).
+        """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
 from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
 from flyball.ingest.intake import Intake, Progress
-from flyball.ingest.ports import Applier, EventLog, LakeTables, LogTotals
+from flyball.ingest.ports import Applier, Database, EventLog, LakeTables, LogTotals
+from flyball.ingest.pull import Pulls
 from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.rejection import redact
@@ -34,11 +35,14 @@ FEEDBACK = SourceSpec(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestConfig:
-    """Rows of a file's chunk, of one commit to the lake, and of one transaction of the online state."""
+    """Rows of a file's chunk, of one commit to the lake, of one transaction of the online state, of one page of a pull,
+    and of one step of a derivation."""
 
     chunk_rows: int = 100_000
     commit_rows: int = 250_000
     apply_rows: int = 50_000
+    page_rows: int = 10_000
+    derive_rows: int = 50_000
 
 
 class Ingest:
@@ -55,6 +59,7 @@ class Ingest:
         applier: Applier,
         clock: Clock,
         config: IngestConfig | None = None,
+        database: Database | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
@@ -63,6 +68,9 @@ class Ingest:
         self._config = config or IngestConfig()
         self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
+        self.pulls = Pulls(
+            log=log, intake=self._intake, database=database, clock=clock, page_rows=self._config.page_rows
+        )
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
         self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
@@ -158,6 +166,10 @@ class Ingest:
         `history_not_declared`).
         """
         return self._intake.append_file(source, path, idempotency_key=idempotency_key, format=format, progress=progress)
+
+    def pull(self, source: str, *, stopping: Callable[[], bool] = lambda: False) -> Receipt:
+        """Pull a source from its origin now; see `Pulls.pull`."""
+        return self.pulls.pull(source, stopping=stopping)
 
     def feedback(self, items: Any, *, idempotency_key: str = "") -> Receipt:
         """Take labels of predictions: `{"prediction_id": …, "label": number or boolean}`, timed now."""
@@ -295,10 +307,11 @@ class Ingest:
         """
         totals = self._log.totals()
         return self._plan | {
-            "sources": [self._source_status(spec.name, totals.get(spec.name, LogTotals())) for spec in self.sources()],
+            "sources": [self._source_status(spec, totals.get(spec.name, LogTotals())) for spec in self.sources()],
         }
 
-    def _source_status(self, source: str, total: LogTotals) -> dict[str, Any]:
+    def _source_status(self, spec: SourceSpec, total: LogTotals) -> dict[str, Any]:
+        source = spec.name
         applied = self._reach(source)
         committed = self._lake.version(source, source)
         behind = max(0, total.last_lsn - applied)
@@ -318,6 +331,7 @@ class Ingest:
             "last_event": total.last_event_time or None,
             "known_at": total.last_known_at or None,
             "pending_batches": total.pending_batches,
+            "pull": self.pulls.status(spec) if spec.origin else None,
         }
 
 

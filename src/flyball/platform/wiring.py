@@ -35,6 +35,7 @@ from flyball.storage.metadata.migrations import migrate
 from flyball.storage.metadata.unit import SqlMetadata
 from flyball.storage.online import LmdbStore
 from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
+from flyball.storage.sql import SqlDatabase
 from flyball.training.ports import Engine
 
 PREDICTIONS = "predictions"  # the lake's table of what was answered
@@ -62,6 +63,7 @@ def open_ingest(settings: Settings, *, clock: Clock | None = None, store: Online
         lake=DeltaLake(layout.lake),
         applier=OnlineWriter(store or LmdbStore(layout.online), time, applied),
         clock=time,
+        database=SqlDatabase(),
     )
     applied.ingest = ingest
     return ingest

@@ -113,6 +113,12 @@ class TestPlatform:
         self._ingest.apply()
         return dict(receipt)
 
+    def pull(self, source: Place) -> Data:
+        """Pull a source from its origin; gives the receipt of what was new. Nothing is pulled by itself."""
+        receipt = self._ingest.pull(name_of(source)).to_data()
+        self._ingest.apply()
+        return dict(receipt)
+
     def feedback(self, items: Sequence[Data] | Data) -> Data:
         """Late labels: `{"prediction_id": …, "label": …}`."""
         receipt = self._ingest.feedback(records(items)).to_data()
