@@ -224,3 +224,27 @@ class Database(Protocol):
         Raises, without the secret in any message, `UnavailableError` (`database_unavailable`), `InvalidError`
         (`secret_missing`, `bad_dsn`, `bad_query`, `unreadable_type`).
         """
+
+
+class Derivation(Protocol):
+    """What computes one derived source. Called by one thread at a time."""
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """The sources of the views that it reads, and the columns of theirs."""
+
+    def feed(self, source: str, frame: pl.DataFrame) -> None:
+        """Take the next events of an input (physical, each key once; with corrections, all versions), in LSN order."""
+
+    def derive(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The derived events of these events of the parent; physical, without `_lsn`, with the parent's times and keys.
+
+        A function of the events and of what was fed of events that were known by then: not of the cut into frames.
+        """
+
+
+class Deriver(Protocol):
+    """Opens derivations."""
+
+    def open(self, spec: SourceSpec, sources: Mapping[str, SourceSpec]) -> Derivation:
+        """Ready to be fed from the inputs' first events on. Raises `InvalidError` (`bad_derivation`, `bad_view`)."""

@@ -10,6 +10,7 @@ import polars as pl
 from flyball.client import Client
 from flyball.define.metrics import metrics_of
 from flyball.engines.local import LocalEngine
+from flyball.features.derive import SourceDeriver
 from flyball.features.ports import OnlineStore
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
@@ -64,6 +65,7 @@ def open_ingest(settings: Settings, *, clock: Clock | None = None, store: Online
         applier=OnlineWriter(store or LmdbStore(layout.online), time, applied),
         clock=time,
         database=SqlDatabase(),
+        deriver=SourceDeriver(),
     )
     applied.ingest = ingest
     return ingest
