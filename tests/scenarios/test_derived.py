@@ -35,7 +35,12 @@ def trip(number: int, draw: random.Random, at: int) -> dict[str, Any]:
 
 def company(draw: random.Random, at: int) -> dict[str, Any]:
     rate = f"{draw.randint(80, 120) / 100:.2f}"
-    return {"company": draw.choice(COMPANIES), "area": draw.choice(["north", "south"]), "rate": rate, "at": show_time(at)}
+    return {
+        "company": draw.choice(COMPANIES),
+        "area": draw.choice(["north", "south"]),
+        "rate": rate,
+        "at": show_time(at),
+    }
 
 
 def load(running: TestPlatform, draw: random.Random) -> None:
@@ -62,7 +67,7 @@ def test_a_model_over_a_derived_source_serves_what_it_was_trained_on() -> None:
             if draw.random() < 0.5:
                 running.push("Companies", [company(draw, now - draw.choice(LAGS))])
             running.push("Trips", [trip(100 * number + n, draw, now - draw.choice(LAGS)) for n in range(4)])
-            fields = {"company": draw.choice(COMPANIES), "fare": "31.50", "due": 30.5, "area": "north"}
+            fields: dict[str, Any] = {"company": draw.choice(COMPANIES), "fare": "31.50", "due": 30.5, "area": "north"}
             reply = running.predict("tip", **fields)
             assert (reply["rung"], reply["features"]) == ("model", "fresh")
             asked[reply["prediction_id"]] = (fields, now)

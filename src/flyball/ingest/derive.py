@@ -4,10 +4,11 @@ A range begins where the last one ended, and its events and its end are one tran
 repeats what was not committed and nothing else, and a new definition, which is a source of its own, is built from the
 parent's first event on in the same steps, across crashes.
 
-Everything that was known before an event is in the log before it: live events get their `known_at` from one clock that
-never goes back, when they are committed. So a range may be derived once the inputs are applied up to where their logs
-stood when the parent's did; `Targets` are those places. History of an input that is loaded after events it was known
-before were derived is counted as late: those events are not derived again.
+An event is derived from when it is known on, and then everything that was known before it is in the log: live events
+get their `known_at` from one clock that never goes back, when they are committed. A `Moment` is a time and where the
+logs stood at it; inputs are applied up to there before a range is derived. Of two events known at one and the same
+microsecond, as a replay clock makes them, the one that was there first does not see the other. History of an input that
+is loaded when events were derived that it was known before is counted as late: those are not derived again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from flyball.ingest.ports import Derivation, Deriver, EventLog, NewBatch
 from flyball.kernel.errors import FlyballError, InvalidError
 
 logger = logging.getLogger(__name__)
-Targets = Mapping[str, int]  # source → the last LSN of its log at one moment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moment:
+    """A domain time, and for each source the last LSN at it: what is known by then is in the log up to there."""
+
+    now: int
+    lsns: Mapping[str, int]
 
 
 class Events(Protocol):
@@ -49,14 +57,20 @@ class _Reached:
 
     Args:
         lsn: of the parent, the last one derived. `known`: the greatest `known_at` among those events.
+        held: `[known_at, lsn]` of events up to `lsn` that were not known yet, and wait.
         inputs: source → the LSN of it that was there to be seen.
         late: events of inputs that came when events they were known before had been derived.
     """
 
     lsn: int = 0
     known: int = 0
+    held: list[list[int]] = field(default_factory=list)
     inputs: dict[str, int] = field(default_factory=dict)
     late: int = 0
+
+    def due(self, now: int) -> list[int]:
+        """The LSNs that waited and are known now."""
+        return sorted(lsn for known, lsn in self.held if known <= now)
 
 
 class _Running:
@@ -104,14 +118,14 @@ class Derivations:
         """The derived sources, inputs before what reads them."""
         return tuple(self._running)
 
-    def step(self, source: str, targets: Targets) -> int:
-        """Derive the next range, if there is one and what it reads is there; how many of the parent's events it had.
+    def step(self, source: str, moment: Moment) -> int:
+        """Derive the next range, if there is one and what it reads is there; 0: nothing was done.
 
         A derivation that fails says so in its status and holds up no other.
         """
         running = self._running[source]
         try:
-            count = self._step(running, targets)
+            count = self._step(running, moment)
         except FlyballError as error:
             if error.code != running.code:
                 logger.warning("a source was not derived: %s", error.message, extra={"source": source})
@@ -120,9 +134,10 @@ class Derivations:
         running.error = running.code = ""
         return count
 
-    def behind(self, source: str, targets: Targets) -> int:
+    def behind(self, source: str, moment: Moment) -> int:
         """How many events of the parent are not derived yet."""
-        return max(0, self._target(self._running[source], targets) - self._reached(source).lsn)
+        reached = self._reached(source)
+        return max(0, self._target(self._running[source], moment) - reached.lsn) + len(reached.due(moment.now))
 
     def status(self, source: str) -> dict[str, Any]:
         """Where a derivation stands: `lsn` of the parent's `of`, and what went wrong."""
@@ -131,45 +146,62 @@ class Derivations:
         parent = running.spec.derive.source
         last = self._log.last_lsn(parent)
         where = {"from": parent, "lsn": reached.lsn, "of": last, "behind": last - reached.lsn, "late": reached.late}
+        where["held"] = len(reached.held)
         return {**where, "inputs": reached.inputs, "error": running.error, "code": running.code}
 
-    def _target(self, running: _Running, targets: Targets) -> int:
+    def _target(self, running: _Running, moment: Moment) -> int:
         """Up to where the parent may be derived. A derived parent's events come from events that may be themselves."""
         assert running.spec.derive is not None
         parent = running.spec.derive.source
-        return self._log.last_lsn(parent) if parent in self._running else targets.get(parent, 0)
+        return self._log.last_lsn(parent) if parent in self._running else moment.lsns.get(parent, 0)
 
-    def _step(self, running: _Running, targets: Targets) -> int:
+    def _step(self, running: _Running, moment: Moment) -> int:
         spec = running.spec
         assert spec.derive is not None
-        reached, target = self._reached(spec.name), self._target(running, targets)
-        through = min(target, reached.lsn + self._step_rows, self._events.applied(spec.derive.source))
-        if through <= reached.lsn or any(
-            name in self._running and self.behind(name, targets) for name in running.fed
-        ):  # a view over a derived source is read once that source is there
+        reached = self._reached(spec.name)
+        if any(name in self._running and self.behind(name, moment) for name in running.fed):
+            return 0  # a view over a derived source is read once that source is there
+        frame = self._next(running, reached, moment)
+        if frame is None:
             return 0
         reached.late += self._feed(running, reached)
-        frame = self._events.between(spec.derive.source, reached.lsn, through)
-        derived = running.derivation.derive(frame)
-        count, reached.lsn, reached.inputs = through - reached.lsn, through, dict(running.fed)
-        reached.known = max(reached.known, _greatest(frame))
+        reached.inputs, reached.known = dict(running.fed), max(reached.known, _greatest(frame))
         batch = NewBatch(
             source=spec.name,
-            frame=derived,
+            frame=running.derivation.derive(frame),
             live=False,  # the events bring the time at which they were known
             columns=meanings(spec),
             bulk=True,
             position=json.dumps(asdict(reached)),
         )
         self._events.store(batch)
-        return count
+        return max(1, frame.height)
+
+    def _next(self, running: _Running, reached: _Reached, moment: Moment) -> pl.DataFrame | None:
+        """The parent's next events that are known, as `reached` then says; None: there is nothing to do."""
+        assert running.spec.derive is not None
+        parent = running.spec.derive.source
+        due = reached.due(moment.now)[: self._step_rows]
+        if due:
+            reached.held = [pair for pair in reached.held if pair[1] not in set(due)]
+            frame = self._events.between(parent, due[0] - 1, due[-1])
+            return frame.filter(pl.col("_lsn").is_in(due))
+        target = min(self._target(running, moment), self._events.applied(parent))
+        through = min(target, reached.lsn + self._step_rows)
+        if through <= reached.lsn:
+            return None
+        frame = self._events.between(parent, reached.lsn, through)
+        reached.lsn = through
+        later = frame.filter(pl.col("_known_at") > moment.now)
+        reached.held += [list(pair) for pair in later.select("_known_at", "_lsn").iter_rows()]
+        return frame.filter(pl.col("_known_at") <= moment.now)
 
     def _feed(self, running: _Running, reached: _Reached) -> int:
         """Bring the inputs up to what is applied; how many of their new events were known before derived ones."""
         late = 0
         for source in running.derivation.inputs:
             applied = self._events.applied(source)
-            seen = reached.inputs.get(source, 0) if reached.lsn else applied
+            seen = reached.inputs.get(source, 0) if reached.known else applied
             while running.fed[source] < applied:
                 through = min(applied, running.fed[source] + self._step_rows)
                 frame = self._events.between(source, running.fed[source], through)

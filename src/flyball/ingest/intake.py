@@ -14,6 +14,7 @@ import polars as pl
 from flyball.define.derive import stem_of
 from flyball.define.spec import SourceSpec
 from flyball.ingest.contract import Checked, check
+from flyball.ingest.derive import Moment
 from flyball.ingest.files import open_file
 from flyball.ingest.frames import meanings
 from flyball.ingest.ports import Entry, EventLog, NewBatch, StoredAnswer
@@ -187,6 +188,11 @@ class Intake:
             receipt = answers[0]
             assert isinstance(receipt, Receipt)
             return receipt
+
+    def moment(self) -> Moment:
+        """The time, and where the logs stand. No commit is under way that took an earlier time and is not there yet."""
+        with self._lock:
+            return Moment(now=self._clock.now(), lsns={name: self._log.last_lsn(name) for name in self._sources})
 
     def append_derived(self, batch: NewBatch) -> None:
         """Commit events that were computed from events; they were judged before."""

@@ -14,7 +14,7 @@ import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
-from flyball.ingest.derive import Derivations, Targets
+from flyball.ingest.derive import Derivations, Moment
 from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
 from flyball.ingest.intake import Intake, Progress
 from flyball.ingest.ports import Applier, Database, Deriver, EventLog, LakeTables, LogTotals, NewBatch
@@ -196,16 +196,13 @@ class Ingest:
         """Bring the online state up to the log, derived sources a step further, and release history that is known by
         now; events applied and derived from."""
         with self._lock:
-            return self._apply_all(self._targets())
+            return self._apply_all(self._intake.moment())
 
-    def _targets(self) -> dict[str, int]:
-        return {source: self._log.last_lsn(source) for source in self._sources}
-
-    def _apply_all(self, targets: Targets) -> int:
+    def _apply_all(self, moment: Moment) -> int:
         derived = self._derivations.names
         count = sum(self._apply(source) for source in self._pending() if source not in derived)
         for source in derived:
-            count += self._derivations.step(source, targets)
+            count += self._derivations.step(source, moment)
             count += self._apply(source)
         self._applier.release(self._clock.now())
         return count
@@ -213,11 +210,11 @@ class Ingest:
     def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]:
         """Apply, then commit what was applied to the lake. A source that fails is tried again next time."""
         with self._lock:
-            targets = self._targets()
-            self._apply_all(targets)
+            moment = self._intake.moment()
+            self._apply_all(moment)
             names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
             if sources is not None:
-                self._require_derived(names, targets)
+                self._require_derived(names, moment)
             totals = self._log.totals()
             return {
                 name: self._committer.commit(name, totals[name].columns)
@@ -226,10 +223,10 @@ class Ingest:
                 for name in names
             }
 
-    def _require_derived(self, names: Sequence[str], targets: Targets) -> None:
+    def _require_derived(self, names: Sequence[str], moment: Moment) -> None:
         """Refuse to give the horizon of a derived source that lacks events of its parent."""
         for name in names:
-            behind = self._derivations.behind(name, targets) if name in self._derivations.names else 0
+            behind = self._derivations.behind(name, moment) if name in self._derivations.names else 0
             if behind:
                 raise UnavailableError(
                     f"{name} is still being derived: {behind} events of its parent are to come",
