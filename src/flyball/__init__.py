@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flyball.define.aggregate import count, first, last, latest, max, mean, min, std, sum
 from flyball.define.algebra import Expr
 from flyball.define.column import Boolean, Category, Decimal, Float, Integer, String, Timestamp
+from flyball.define.derive import Derived, derive
 from flyball.define.function import (
     abs,
     coalesce,
@@ -29,6 +30,7 @@ from flyball.define.function import (
 )
 from flyball.define.label import Label, by_time
 from flyball.define.model import External, Pretrained, model
+from flyball.define.origin import Sql
 from flyball.define.project import Project
 from flyball.define.rule import check, fresh, unique, volume
 from flyball.define.secret import secret
@@ -53,6 +55,7 @@ __all__ = [
     "Category",
     "Dataset",
     "Decimal",
+    "Derived",
     "Expr",
     "External",
     "Float",
@@ -71,6 +74,7 @@ __all__ = [
     "Run",
     "Service",
     "Source",
+    "Sql",
     "String",
     "Timestamp",
     "WindowView",
@@ -80,6 +84,7 @@ __all__ = [
     "coalesce",
     "count",
     "delay",
+    "derive",
     "drift",
     "epoch",
     "every",

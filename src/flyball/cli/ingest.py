@@ -19,12 +19,26 @@ if TYPE_CHECKING:
 BATCH = 1_000  # rows in one push
 
 
-@click.command(epilog="Examples: flyball ingest Trips trips.csv     tail -f events.jsonl | flyball ingest Trips -")
+@click.command(
+    epilog="Examples: flyball ingest Trips trips.csv     tail -f events.jsonl | flyball ingest Trips -     "
+    "flyball ingest Orders --pull"
+)
 @click.argument("source")
-@click.argument("file")
+@click.argument("file", required=False)
+@click.option("--pull", is_flag=True, help="Pull SOURCE from its origin (fb.Sql) now, instead of when it is due.")
 @platform_options
-def ingest(source: str, file: str, client: Client, as_json: bool) -> None:
+def ingest(source: str, file: str | None, pull: bool, client: Client, as_json: bool) -> None:
     """Load FILE (csv, parquet, jsonl) as history of SOURCE; with `-`, push JSON lines from a pipe as live events."""
+    if pull is (file is not None):
+        raise InvalidError(
+            "give a file to load, or --pull, and not both" if pull else "give a file to load, `-`, or --pull",
+            code="bad_usage",
+            hint=f"flyball ingest {source} FILE     flyball ingest {source} --pull",
+        )
+    if file is None:
+        receipt = client.pull(source)
+        show(receipt, as_json=as_json, text=told(source, receipt))
+        return
     receipt = push_lines(client, source, sys.stdin) if file == "-" else upload(client, source, file, as_json)
     show(receipt, as_json=as_json, text=told(source, receipt))
 

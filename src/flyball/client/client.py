@@ -152,6 +152,10 @@ class Client:
         body = chunks(file, progress)
         return dict(self._ingest("POST", target, content=body, headers=headers, params=params, timeout=timeout))
 
+    def pull(self, source: str | Named, *, timeout: float = 600.0) -> Data:
+        """Pull a source from its origin now; gives the receipt of what was new."""
+        return dict(self._ingest("POST", f"/v1/sources/{seg(name_of(source))}/pull", idempotent=True, timeout=timeout))
+
     def feedback(self, items: Sequence[Mapping[str, Any]], *, idempotency_key: str = "") -> Data:
         """Late labels: `{"prediction_id": …, "label": …}` each."""
         headers = {"Idempotency-Key": idempotency_key or new_id("feedback")}

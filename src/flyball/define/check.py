@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from flyball.define.algebra import Named
 from flyball.define.compile import compile_project
 from flyball.define.declaration import Declared
+from flyball.define.derive import inputs_of
 from flyball.define.expression import leaves
 from flyball.define.fitness import columns_of_rows, model_problems
 from flyball.define.model import Model
@@ -82,6 +83,7 @@ def _unreached(project: Project, spec: ProjectSpec) -> Iterator[Problem]:
     """Declarations in the project's own module that nothing uses."""
     module = sys.modules.get(project.module)
     used = {("source", s.name) for s in spec.sources} | {("view", v.name) for v in spec.views}
+    used |= {("view", v.name) for s in spec.sources if s.derive for v in s.derive.views}
     used |= {("model", m.name) for m in spec.models}
     used |= {("transform", f.name) for m in spec.models for f in m.features}
     inner = {id(part) for m in _models(project) for _, expr in m.features for part in expr.parts()}
@@ -125,6 +127,14 @@ def _kind(value: object) -> str:
 
 
 def _source(source: SourceSpec, spec: ProjectSpec) -> Iterator[Problem]:
+    there = {s.name for s in spec.sources}
+    for name in inputs_of(source):
+        if name not in there:
+            yield Problem(
+                code="unknown_source",
+                subject=f"source {source.name}",
+                message=f"it is derived from {name!r}, which the project does not have; {did_you_mean(name, there)}",
+            )
     if source.retention is None:
         return
     for view in spec.views:

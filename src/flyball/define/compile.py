@@ -9,6 +9,7 @@ from typing import TypeVar
 from flyball.define.aggregate import Feature
 from flyball.define.algebra import Expr
 from flyball.define.column import Column
+from flyball.define.derive import Derived, stem_of
 from flyball.define.model import External, Model, Pretrained, Rows, expand, feature_specs
 from flyball.define.module import module_of
 from flyball.define.project import Project
@@ -89,6 +90,11 @@ class _Compiler:
     def _source(self, source: type[Source]) -> None:
         self._claim("source", source.__name__, source)
         self._sources[source.__name__] = source._spec
+        if issubclass(source, Derived):
+            self._claim("source", stem_of(source.__name__), source)  # two definitions under one name are a mistake
+            self._source(source._parent)
+            for leaf in (leaf for expr in source._reads for leaf in expr.leaves() if isinstance(leaf, Feature)):
+                self._source(leaf.view._source)
 
     def _view(self, view: type[View]) -> None:
         self._claim("view", view.__name__, view)

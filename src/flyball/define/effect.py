@@ -7,6 +7,7 @@ from flyball.define.expression import leaves
 from flyball.define.spec import (
     BatchSpec,
     ModelSpec,
+    OriginSpec,
     ProjectSpec,
     RolloutSpec,
     ServiceSpec,
@@ -31,11 +32,28 @@ _LEARNED = ("task", "rows", "request", "label", "features", "split", "module", "
 
 
 def source_added(source: SourceSpec, new: ProjectSpec) -> Causes:
+    if source.derive is not None:
+        return (f"derives {source.name} from {source.derive.source}, from its first event on",)
+    if source.origin is not None:
+        return (_pulls(source.name, source.origin),)
     return (f"takes events into {source.name}",)
 
 
+def _pulls(source: str, origin: OriginSpec) -> str:
+    return f"pulls {source} from the database of {origin.dsn} every {show_duration(origin.every)}, by {origin.cursor}"
+
+
 def source_changed(was: SourceSpec, now: SourceSpec, old: ProjectSpec, new: ProjectSpec) -> Causes:
-    return evolution.source_changed(was, now)
+    causes = evolution.source_changed(was, now)
+    return causes if was.origin == now.origin else (*causes, _origin_changed(was.origin, now))
+
+
+def _origin_changed(was: OriginSpec | None, now: SourceSpec) -> str:
+    if now.origin is None:
+        return f"pulls {now.name} no more"
+    if was is None or was.cursor != now.origin.cursor:
+        return f"{_pulls(now.name, now.origin)}, all rows anew; those that are there are left out by their key"
+    return f"{_pulls(now.name, now.origin)}, from where the last pull ended"
 
 
 # Views

@@ -9,8 +9,9 @@ from flyball.define.algebra import Expr, RowTime
 from flyball.define.column import Column
 from flyball.define.declaration import Declared, besides, check_name, description_of, members, seal
 from flyball.define.mistake import mistake
+from flyball.define.origin import Sql
 from flyball.define.rule import Rule, rule_specs
-from flyball.define.spec import KnownSpec, SourceSpec
+from flyball.define.spec import KnownSpec, OriginSpec, SourceSpec
 from flyball.kernel.errors import did_you_mean
 from flyball.kernel.times import duration
 
@@ -91,6 +92,7 @@ class Source(metaclass=Declared):
         owner: who answers for it.
         corrections: a later event with the key of an earlier one takes its place from when it is known, and one with
             `"_deleted": true` takes it away. Without it, of events with one key the first counts.
+        origin: where the platform pulls its events from (`fb.Sql`); without it, they are pushed or loaded.
 
     Rules beyond one column stand in the body too: `fb.check`, `fb.unique`, `fb.fresh`, `fb.volume`.
     """
@@ -110,7 +112,11 @@ class Source(metaclass=Declared):
         retention: str | None = None,
         owner: str = "",
         corrections: bool = False,
+        origin: Sql | None = None,
+        base: bool = False,
     ) -> None:
+        if base:  # `fb.Derived`: a kind of source, not a source
+            return
         check_name(cls.__name__, cls.__name__, reserved=_TABLES)
         if cls.__mro__[1] is not Source and issubclass(cls.__mro__[1], Source):
             raise mistake(f"{cls.__name__} extends the source {cls.__mro__[1].__name__}; declare a source of its own")
@@ -132,6 +138,7 @@ class Source(metaclass=Declared):
             description=description_of(cls),
             corrections=_corrections(cls.__name__, corrections, key),
             rules=rule_specs(cls.__name__, besides(cls, Rule), declared),
+            origin=_origin(cls.__name__, origin),
         )
         seal(cls, columns)
 
@@ -250,6 +257,17 @@ def _known(source: str, known: Known | None, columns: dict[str, Column]) -> Know
         return KnownSpec(kind="delay", delay=known.delay)
     column, unit = _time(source, "known", known.at, columns)
     return KnownSpec(kind="column", column=column, unit=unit)
+
+
+def _origin(source: str, origin: Sql | None) -> OriginSpec | None:
+    if origin is None:
+        return None
+    if not isinstance(origin, Sql):
+        # What was given may be an address with a password, so it is not repeated.
+        raise mistake(
+            f"{source}: origin is not an origin", hint='write origin=fb.Sql(fb.secret("PG_DSN"), "SELECT …", …)'
+        )
+    return origin.spec
 
 
 def _not_negative(shown: str, value: str) -> int:

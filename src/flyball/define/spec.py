@@ -121,13 +121,16 @@ class DerivedColumnSpec(Spec, frozen=True, kw_only=True):
 class DeriveSpec(Spec, frozen=True, kw_only=True):
     """A source computed from another: the events of `source` for which `where` holds, with more `columns`.
 
-    A column reads latest views (as `["view", …]` leaves) as they were known when the parent's event was; so the result
-    is a function of the log, and is built again by ranges of the parent's LSNs.
+    A column reads latest views (as `["view", …]` leaves, by the names of `views`) as they were known when the parent's
+    event was: of the view's events those with an event time before the parent's, known by the time it was known. So the
+    result is a function of the log, and is built again by ranges of the parent's LSNs. The views stand here whole: a
+    derivation is complete in itself, and its hash is in the name of its source (`BigTrips@1f2e3d4c`).
     """
 
     source: str
     where: ExprData | None = None
     columns: tuple[DerivedColumnSpec, ...] = ()
+    views: tuple[ViewSpec, ...] = ()
 
 
 class SourceSpec(Spec, frozen=True, kw_only=True):

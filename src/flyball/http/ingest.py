@@ -59,6 +59,8 @@ class IngestCore(quarantine.QuarantineCore, Protocol):
 
     def feedback_push(self, items: Any, *, idempotency_key: str = "", fingerprint: str = "") -> Push: ...
 
+    def pull(self, source: str) -> Receipt: ...
+
     def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]: ...
 
     def sources(self) -> list[SourceSpec]: ...
@@ -109,6 +111,7 @@ class IngestApp:
             "push_events": self._push_events,
             "push_file": self._push_file,
             "push_feedback": self._push_feedback,
+            "pull_source": self._pull_source,
             "list_sources": self._list_sources,
             "list_quarantine": self._list_quarantine,
             "show_quarantined": self._show_quarantined,
@@ -225,6 +228,15 @@ class IngestApp:
             return json_response(receipt.to_data())
 
         self._later(self._files, load, respond)
+
+    def _pull_source(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        def pull() -> Response:
+            receipt = self._core.pull(params["source"])
+            self._rate.add(receipt.source, receipt.accepted)
+            self._on_stored()
+            return json_response(receipt.to_data())
+
+        self._later(self._files, pull, respond)
 
     # --- everything else
 

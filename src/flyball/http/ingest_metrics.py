@@ -24,6 +24,12 @@ _RULES = (
     ),
     ("flyball_ingest_batches_refused_total", "refused", "Pushes of which nothing was stored, for a rule."),
 )
+_PULLED = (
+    ("flyball_ingest_pulls_total", "counter", "pulls", "Pulls that went well, of this process."),
+    ("flyball_ingest_pulls_failed_total", "counter", "failed", "Pulls that failed, of this process."),
+    ("flyball_ingest_pulled_rows_total", "counter", "rows", "Rows taken from origins, of this process."),
+    ("flyball_ingest_pull_failures", "gauge", "failures", "Pulls that failed since the last that went well."),
+)
 _WRITER = (
     ("flyball_ingest_commits_total", "counter", "commits", "Transactions of pushes."),
     ("flyball_ingest_pushes_total", "counter", "pushes", "Pushes that came to the writer."),
@@ -42,6 +48,9 @@ def metrics_text(status: Mapping[str, Any], counters: GroupCounters) -> str:
         lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s[field]) for s in sources))
     for name, field, text in _RULES:
         lines += _family(name, "counter", text, _by_rule(sources, field))
+    pulled = [s for s in sources if s.get("pull")]
+    for name, kind, field, text in _PULLED:
+        lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s["pull"][field]) for s in pulled))
     for name, kind, field, text in _WRITER:
         lines += _family(name, kind, text, [("", getattr(counters, field))])
     return "\n".join(lines) + "\n"

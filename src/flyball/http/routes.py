@@ -48,6 +48,7 @@ ROUTES: tuple[Route, ...] = (
     _route("ingest", "POST", "/v1/files/{source}", P.INGEST, "push_file"),
     _route("ingest", "POST", "/v1/feedback", P.INGEST, "push_feedback"),
     _route("ingest", "GET", "/v1/sources", P.READ, "list_sources"),
+    _route("ingest", "POST", "/v1/sources/{source}/pull", P.INGEST, "pull_source"),
     _route("ingest", "GET", "/v1/sources/{source}/quarantine", P.READ, "list_quarantine"),
     _route("ingest", "POST", "/v1/sources/{source}/quarantine/retry", P.INGEST, "retry_quarantine"),
     _route("ingest", "POST", "/v1/sources/{source}/quarantine/drop", P.INGEST, "drop_quarantine"),

@@ -12,8 +12,10 @@ from typing import Any, TypeGuard
 import numpy as np
 import polars as pl
 
+from flyball.define.derive import stem_of
 from flyball.define.spec import SourceSpec
 from flyball.ingest.contract import Checked, check
+from flyball.ingest.derive import Moment
 from flyball.ingest.files import Chunk, open_file
 from flyball.ingest.frames import meanings
 from flyball.ingest.ports import (
@@ -64,7 +66,7 @@ class Intake:
 
     def source(self, name: str) -> SourceSpec:
         """The declaration of a source. Raises `NotFoundError` (`source_not_found`)."""
-        spec = self._sources.get(name)
+        spec = self._sources.get(name) or self._derived(name)
         if spec is None:
             raise NotFoundError(
                 f"there is no source {name!r}{suggestion(name, list(self._sources))}",
@@ -72,6 +74,10 @@ class Intake:
                 hint=f"there are: {', '.join(sorted(self._sources)) or 'none yet; run flyball apply'}",
             )
         return spec
+
+    def _derived(self, name: str) -> SourceSpec | None:
+        """A derived source by what it is called, without the hash of its definition."""
+        return next((s for s in self._sources.values() if s.derive and stem_of(s.name) == name), None)
 
     # --- pushes
 
@@ -131,6 +137,7 @@ class Intake:
     def _admit(self, push: Push) -> str | Receipt:
         """The fingerprint of a push that is to be stored; or the receipt it had before."""
         spec = self.source(push.source)
+        require_given(spec)
         if not push.live:
             require_history(spec)
         if not push.idempotency_key:
@@ -198,6 +205,33 @@ class Intake:
             except FlyballError as error:
                 answers[place] = error
 
+    # --- rows that the platform reads elsewhere
+
+    def append_read(self, source: str, rows: Sequence[dict[str, Any]], *, live: bool, position: str) -> Receipt:
+        """Check and commit rows together with the position that their reader stands at after them."""
+        with self._lock:
+            spec = self.source(source)
+            parts = [_Part(0, Push(source=source, rows=rows, live=live), "", 0, len(rows))]
+            batch = self._batch(from_dicts(rows, spec), parts)
+            answers: dict[int, Receipt | FlyballError] = {}
+            refused: list[RefusedBatch] = []
+            good = [(replace(batch, position=position), parts)] if _all_good(batch, parts, answers, refused) else []
+            self._commit(good, answers, refused)
+            receipt = answers[0]
+            if isinstance(receipt, FlyballError):  # the position stays, so the rows come again once they are mended
+                raise receipt
+            return receipt
+
+    def moment(self) -> Moment:
+        """The time, and where the logs stand. No commit is under way that took an earlier time and is not there yet."""
+        with self._lock:
+            return Moment(now=self._clock.now(), lsns={name: self._log.last_lsn(name) for name in self._sources})
+
+    def append_derived(self, batch: NewBatch) -> None:
+        """Commit events that were computed from events; they were judged before."""
+        with self._lock:
+            self._log.append([batch], now=self._clock.now())
+
     # --- files
 
     def append_file(
@@ -209,6 +243,7 @@ class Intake:
         stored once, and is checked anew when the contract changed.
         """
         spec = self.source(source)
+        require_given(spec)
         require_history(spec)
         file = open_file(path, spec, format=format)
         key = idempotency_key or f"file:{file.digest[:32]}:{spec.hash[:16]}"
@@ -271,6 +306,16 @@ class Intake:
             accepted=checked.frame.height,
             duplicates=len(checked.duplicate_places),
             quarantined=len(checked.rejected),
+        )
+
+
+def require_given(spec: SourceSpec) -> None:
+    """Refuse events for a source that the platform computes."""
+    if spec.derive is not None:
+        raise InvalidError(
+            f"source {stem_of(spec.name)} is derived from {spec.derive.source}; it takes no events of its own",
+            code="derived_source",
+            hint=f"give the events to {spec.derive.source}, and {stem_of(spec.name)} follows",
         )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Literal, Protocol
 
 import polars as pl
 
-from flyball.define.spec import ColumnType, ExprData, SourceSpec, ViewSpec
+from flyball.define.spec import ColumnType, ExprData, OriginSpec, SourceSpec, ViewSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +37,8 @@ class NewBatch:
     `columns` says what the physical values mean: name → (type, scale). `bulk`: a large load, which the log may keep in
     a file of its own. `duplicates` is how many rows were dropped before it. `warnings`: rule → rows that were accepted
     all the same. `rows_of_last`: the size of its last push, where a rule asks for it. `changes`: what this batch makes
-    of quarantined rows; the `lsn` of a change counts within the batch, from 1.
+    of quarantined rows; the `lsn` of a change counts within the batch, from 1. `position`: where whoever read these
+    rows elsewhere stands once they are stored; kept in the same transaction.
     """
 
     source: str
@@ -49,6 +52,7 @@ class NewBatch:
     warnings: Mapping[str, int] = field(default_factory=dict)
     rows_of_last: int | None = None
     changes: tuple[QuarantineChange, ...] = ()
+    position: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,6 +179,9 @@ class EventLog(Protocol):
         Not idempotent: ask `answer` first. Raises `ExhaustedError` (`disk_full`), `ConflictError` for a key in use.
         """
 
+    def position(self, source: str) -> str:
+        """The last position that came with a batch of the source; empty: none ever did."""
+
     def answer(self, source: str, key: str) -> StoredAnswer | None:
         """What an idempotency key was answered with, if it was."""
 
@@ -262,3 +269,55 @@ class Applier(Protocol):
 
     def applied_lsn(self, source: str) -> int:
         """The last LSN applied; 0: none."""
+
+
+CursorValue = int | float | Decimal | str | datetime | date
+
+
+@dataclass(frozen=True, slots=True)
+class PulledRow:
+    """A row of an origin's query. `cursor`: as the database compares it; None: it is null. `values`: by column, times
+    without a zone in UTC."""
+
+    cursor: CursorValue | None
+    values: dict[str, Any]
+
+
+class Database(Protocol):
+    """Rows of origins. Each call opens a connection of its own, and reads only."""
+
+    def rows(
+        self, origin: OriginSpec, columns: Sequence[str], *, since: CursorValue | None, size: int
+    ) -> Generator[list[PulledRow], None, None]:
+        """Pages of up to `size` rows whose cursor is `since`, above it, or null (`since` None: all rows), by cursor.
+
+        `columns` are those that are wanted; what the query does not have is left out of the rows. The generator holds a
+        connection until it ends or is closed.
+
+        Raises, without the secret in any message, `UnavailableError` (`database_unavailable`), `InvalidError`
+        (`secret_missing`, `bad_dsn`, `bad_query`, `unreadable_type`).
+        """
+
+
+class Derivation(Protocol):
+    """What computes one derived source. Called by one thread at a time."""
+
+    @property
+    def inputs(self) -> Mapping[str, Sequence[str]]:
+        """The sources of the views that it reads, and the columns of theirs."""
+
+    def feed(self, source: str, frame: pl.DataFrame) -> None:
+        """Take the next events of an input (physical, each key once; with corrections, all versions), in LSN order."""
+
+    def derive(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The derived events of these events of the parent; physical, without `_lsn`, with the parent's times and keys.
+
+        A function of the events and of what was fed of events that were known by then: not of the cut into frames.
+        """
+
+
+class Deriver(Protocol):
+    """Opens derivations."""
+
+    def open(self, spec: SourceSpec, sources: Mapping[str, SourceSpec]) -> Derivation:
+        """Ready to be fed from the inputs' first events on. Raises `InvalidError` (`bad_derivation`, `bad_view`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,17 @@ import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.ingest.committing import Horizon, LakeCommitter
+from flyball.ingest.derive import Derivations, Moment
 from flyball.ingest.frames import fitted, lake_type, meanings, physical_schema, system_columns
 from flyball.ingest.intake import Intake, Progress
-from flyball.ingest.ports import Applier, Conditions, EventLog, LakeTables, LogTotals
+from flyball.ingest.ports import Applier, Conditions, Database, Deriver, EventLog, LakeTables, LogTotals, NewBatch
+from flyball.ingest.pull import Pulls
 from flyball.ingest.quarantine import Quarantine
 from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.rules import contract_state, no_conditions
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import ConflictError, FlyballError, InvalidError
+from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, UnavailableError
 
 FEEDBACK = SourceSpec(
     name="flyball_feedback",
@@ -34,11 +36,14 @@ FEEDBACK = SourceSpec(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestConfig:
-    """Rows of a file's chunk, of one commit to the lake, and of one transaction of the online state."""
+    """Rows of a file's chunk, of one commit to the lake, of one transaction of the online state, of one page of a pull,
+    and of one step of a derivation."""
 
     chunk_rows: int = 100_000
     commit_rows: int = 250_000
     apply_rows: int = 50_000
+    page_rows: int = 10_000
+    derive_rows: int = 50_000
 
 
 class Ingest:
@@ -59,6 +64,8 @@ class Ingest:
         clock: Clock,
         conditions: Conditions = no_conditions,
         config: IngestConfig | None = None,
+        database: Database | None = None,
+        deriver: Deriver | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
@@ -68,6 +75,12 @@ class Ingest:
         self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows, conditions=conditions)
         self._quarantine = Quarantine(log, lake, self._intake, clock)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
+        self.pulls = Pulls(
+            log=log, intake=self._intake, database=database, clock=clock, page_rows=self._config.page_rows
+        )
+        self._derivations = Derivations(
+            log=log, events=_Reading(self), deriver=deriver, step_rows=self._config.derive_rows
+        )
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
         self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
@@ -88,6 +101,7 @@ class Ingest:
         self._check_plan(sources, views)
         sources[FEEDBACK.name] = FEEDBACK
         with self._lock:
+            derivations = self._derivations.prepare(sources)
             old = self._sources, self._left
             self._sources, self._left = sources, self._leaving(sources)
             try:
@@ -95,6 +109,7 @@ class Ingest:
             except BaseException:
                 self._sources, self._left = old
                 raise
+            self._derivations.use(derivations)
             self._intake.use(sources)
             self._plan = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", "")}
 
@@ -164,6 +179,10 @@ class Ingest:
         """
         return self._intake.append_file(source, path, idempotency_key=idempotency_key, format=format, progress=progress)
 
+    def pull(self, source: str, *, stopping: Callable[[], bool] = lambda: False) -> Receipt:
+        """Pull a source from its origin now; see `Pulls.pull`."""
+        return self.pulls.pull(source, stopping=stopping)
+
     def feedback(self, items: Any, *, idempotency_key: str = "") -> Receipt:
         """Take labels of predictions: `{"prediction_id": …, "label": number or boolean}`, timed now."""
         return _only(self.append_many([self.feedback_push(items, idempotency_key=idempotency_key)]))
@@ -179,24 +198,46 @@ class Ingest:
     # --- log → online state → lake
 
     def apply(self) -> int:
-        """Bring the online state up to the log, and release history that is known by now; events applied."""
+        """Bring the online state up to the log, derived sources a step further, and release history that is known by
+        now; events applied and derived from."""
         with self._lock:
-            applied = sum(self._apply(source) for source in self._pending())
-            self._applier.release(self._clock.now())
-            return applied
+            return self._apply_all(self._intake.moment())
+
+    def _apply_all(self, moment: Moment) -> int:
+        derived = self._derivations.names
+        count = sum(self._apply(source) for source in self._pending() if source not in derived)
+        for source in derived:
+            count += self._derivations.step(source, moment)
+            count += self._apply(source)
+        self._applier.release(self._clock.now())
+        return count
 
     def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]:
         """Apply, then commit what was applied to the lake. A source that fails is tried again next time."""
         with self._lock:
-            self.apply()
-            totals = self._log.totals()
+            moment = self._intake.moment()
+            self._apply_all(moment)
             names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
+            if sources is not None:
+                self._require_derived(names, moment)
+            totals = self._log.totals()
             return {
                 name: self._committer.commit(name, totals[name].columns)
                 if name in totals
                 else self._committer.horizon(name)
                 for name in names
             }
+
+    def _require_derived(self, names: Sequence[str], moment: Moment) -> None:
+        """Refuse to give the horizon of a derived source that lacks events of its parent."""
+        for name in names:
+            behind = self._derivations.behind(name, moment) if name in self._derivations.names else 0
+            if behind:
+                raise UnavailableError(
+                    f"{name} is still being derived: {behind} events of its parent are to come",
+                    code="not_derived_yet",
+                    hint="flyball status shows how far it is, and whether something is wrong",
+                )
 
     def _pending(self) -> list[str]:
         """The sources of the plan, and those that left it with events still in the log."""
@@ -261,6 +302,27 @@ class Ingest:
                 done = batches[-1].last_lsn
         events = pl.concat(parts)
         return events if spec.corrections else events.unique("_key", keep="first", maintain_order=True)
+
+    def between(self, source: str, after: int, through: int) -> pl.DataFrame:
+        """The physical events with an LSN in (after, through], each key once; of a source with corrections, all.
+
+        Asks the applier which are first, so `through` may be at most what was applied.
+        """
+        with self._lock:
+            spec = self._known(source)
+            done = min(self._lake.version(source, source), through)
+            parts = [pl.DataFrame(schema=physical_schema(spec))]
+            if after < done:
+                parts.append(fitted(self._lake.read(source, after_lsn=after, through_lsn=done), spec))
+                after = done
+            while after < through and (batches := self._log.read(source, after=after, limit=through - after)):
+                tail = pl.concat([fitted(batch.frame, spec) for batch in batches])
+                tail = tail.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through))
+                if not spec.corrections:
+                    tail = tail.filter(self._applier.seen_first(source, tail["_key"], tail["_lsn"]))
+                parts.append(tail)
+                after = batches[-1].last_lsn
+        return pl.concat(parts)
 
     def _reach(self, source: str) -> int:
         """The LSN up to which the online state stands."""
@@ -332,7 +394,25 @@ class Ingest:
             "last_event": total.last_event_time or None,
             "known_at": total.last_known_at or None,
             "pending_batches": total.pending_batches,
+            "pull": self.pulls.status(spec) if spec.origin else None,
+            "derive": self._derivations.status(source) if source in self._derivations.names else None,
         }
+
+
+class _Reading:
+    """The core as `derive.Events`."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    def applied(self, source: str) -> int:
+        return self._ingest._reach(source)
+
+    def between(self, source: str, after: int, through: int) -> pl.DataFrame:
+        return self._ingest.between(source, after, through)
+
+    def store(self, batch: NewBatch) -> None:
+        self._ingest._intake.append_derived(batch)
 
 
 def _declared(items: Sequence[Any], kind: type[Any]) -> list[Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from flyball.define.spec import ProjectSpec, ServiceSpec, ViewSpec
+from flyball.define.derive import inputs_of
+from flyball.define.spec import ProjectSpec, ServiceSpec, SourceSpec, ViewSpec
 from flyball.kernel.ids import digest
 from flyball.kernel.times import MILLISECOND, SECOND
 from flyball.loop.ports import Acknowledgement, Packages, PlanEpoch, Plans, Unit
@@ -106,13 +107,23 @@ class Publisher:
             rollout, served = unit.rollouts.open(service.name), unit.rollouts.served(service.name)
             refs = [served.current, served.previous, *([rollout.version] if rollout else [])]
             for ref in filter(None, refs):  # a view in use does not change under a version
-                for definition, data in self._views_of(version_digest(unit, ref)).items():
+                version = version_digest(unit, ref)
+                for definition, data in self._views_of(version).items():
                     views.setdefault(definition, data)
+                for name, data in self._derived_of(version).items():  # nor does a derived source
+                    sources.setdefault(name, data)
         return {
             "sources": [sources[name] for name in sorted(sources)],
             "views": [views[definition] for definition in sorted(views)],
             "tokens": self._tokens(),
         }
+
+    def _derived_of(self, version: str) -> dict[str, dict[str, Any]]:
+        """The derived sources of a version, and the sources that they are derived from."""
+        found = {data["name"]: data for data in self._packages.manifest(version).get("sources") or []}
+        specs = [msgspec.convert(data, SourceSpec) for data in found.values()]
+        kept = {name for spec in specs if spec.derive for name in (spec.name, *inputs_of(spec))}
+        return {name: found[name] for name in kept & set(found)}
 
     def _views_of(self, version: str) -> dict[str, dict[str, Any]]:
         views = self._packages.manifest(version).get("views") or []

@@ -8,6 +8,7 @@ import signal
 
 from flyball.http.ingest import IngestApp
 from flyball.http.server import Limits, start
+from flyball.ingest.pull import Puller
 from flyball.ingest.pump import Pump
 from flyball.kernel.files import FileLock
 from flyball.kernel.layout import Layout
@@ -29,6 +30,7 @@ def run_ingest(settings: Settings) -> None:
     lock = FileLock(layout.lock("ingest"), "ingest")
     ingest = open_ingest(settings)
     pump = Pump(ingest)
+    puller = Puller(ingest.pulls, on_stored=pump.notify)
     app = IngestApp(
         ingest,
         tokens(layout),
@@ -40,6 +42,7 @@ def run_ingest(settings: Settings) -> None:
     def take(plan: Plan) -> None:
         ingest.load_plan(plan)
         app.use_tokens(plan.get("tokens") or tokens(layout))
+        puller.use({spec.name: spec.origin for spec in ingest.sources() if spec.origin is not None})
         pump.notify()
 
     follower = PlanFollower(
@@ -55,6 +58,7 @@ def run_ingest(settings: Settings) -> None:
         asyncio.run(serve(app, settings))
     finally:
         polling.stop()
+        puller.stop()
         app.close()
         pump.stop()
         lock.release()

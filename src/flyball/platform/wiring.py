@@ -10,6 +10,7 @@ import polars as pl
 from flyball.client import Client
 from flyball.define.metrics import metrics_of
 from flyball.engines.local import LocalEngine
+from flyball.features.derive import SourceDeriver
 from flyball.features.ports import OnlineStore
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
@@ -36,6 +37,7 @@ from flyball.storage.metadata.migrations import migrate
 from flyball.storage.metadata.unit import SqlMetadata
 from flyball.storage.online import LmdbStore
 from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
+from flyball.storage.sql import SqlDatabase
 from flyball.training.ports import Engine
 
 PREDICTIONS = "predictions"  # the lake's table of what was answered
@@ -64,6 +66,8 @@ def open_ingest(settings: Settings, *, clock: Clock | None = None, store: Online
         applier=OnlineWriter(store or LmdbStore(layout.online), time, applied),
         clock=time,
         conditions=conditions,
+        database=SqlDatabase(),
+        deriver=SourceDeriver(),
     )
     applied.ingest = ingest
     return ingest

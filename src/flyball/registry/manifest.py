@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from flyball.define.derive import inputs_of
 from flyball.define.expression import columns_of, leaves
 from flyball.define.spec import ColumnSpec, ModelSpec, ProjectSpec, SourceSpec, ViewSpec
 from flyball.registry.package import Inputs, Packed
@@ -118,8 +119,10 @@ def views_of(model: ModelSpec, project: ProjectSpec) -> list[ViewSpec]:
 
 
 def sources_of(model: ModelSpec, project: ProjectSpec) -> list[SourceSpec]:
-    """The source of the rows and those of the views, in the project's order."""
+    """The source of the rows, those of the views, and what they are derived from, in the project's order."""
     used = {model.rows, *(view.source for view in views_of(model, project))}
+    while more := {name for s in project.sources if s.name in used for name in inputs_of(s)} - used:
+        used |= more
     return [source for source in project.sources if source.name in used]
 
 

@@ -3,6 +3,7 @@
     sources   what was ever given out: the next LSN of each source, totals
     batches   one row a batch: first LSN, count, payload, rejected rows with their reasons
     answers   idempotency key → what it was answered
+    positions how far the reader of a source that is pulled or derived is, as of its last batch
 
 A payload is an 8-byte header (`FBEV`, format version, key id, kind), then the physical frame as an Arrow IPC stream,
 or, for a large load, the name of an fsynced Parquet file in `bulk/`.
@@ -66,6 +67,7 @@ CREATE TABLE IF NOT EXISTS answers (
     count INTEGER NOT NULL, known_at INTEGER NOT NULL, live INTEGER NOT NULL, wall INTEGER NOT NULL,
     answer TEXT NOT NULL, PRIMARY KEY (source, key)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS positions (source TEXT PRIMARY KEY, position TEXT NOT NULL);
 """
 
 
@@ -145,8 +147,9 @@ class SqliteEventLog:
         state = run(
             "SELECT next_lsn, last_known_at, rules, columns FROM sources WHERE source = ?", (source,)
         ).fetchone()
-        first, last_known_at, rules, columns = state or (1, 0, "{}", "{}")
-        known_at = max(now, last_known_at)  # the wall clock may have been set back while nobody ran
+        first, _, rules, columns = state or (1, 0, "{}", "{}")
+        newest_commit = run("SELECT coalesce(max(last_known_at), 0) FROM sources").fetchone()[0]
+        known_at = max(now, newest_commit)  # over all sources: the wall clock may have been set back while nobody ran
         rejected = _pack(batch.rejected) if batch.rejected else None
         number = run(
             "INSERT INTO batches (source, first_lsn, count, live, known_at, payload, rejected) VALUES (?,?,?,?,?,?,?)",
@@ -168,6 +171,8 @@ class SqliteEventLog:
         )
         contract_log.add_to_contract(run, source, warnings=batch.warnings, last_rows=batch.rows_of_last)
         contract_log.note_changes(run, source, batch.changes, first_lsn=first, at=known_at)
+        if batch.position is not None:
+            run("INSERT OR REPLACE INTO positions VALUES (?,?)", (source, batch.position))
         wall = time.time_ns() // 1_000
         for entry in batch.entries:
             if entry.key:
@@ -205,6 +210,10 @@ class SqliteEventLog:
                 path.unlink()
 
     # --- reading
+
+    def position(self, source: str) -> str:
+        rows = self._select("SELECT position FROM positions WHERE source = ?", (source,))
+        return str(rows[0][0]) if rows else ""
 
     def answer(self, source: str, key: str) -> StoredAnswer | None:
         sql = "SELECT fingerprint, first_lsn, count, known_at, answer FROM answers WHERE source = ? AND key = ?"

@@ -101,7 +101,7 @@ class TestPlatform:
     def push(self, source: Place, rows: Any) -> Data:
         """Push live events, known from now on; gives the receipt."""
         receipt = self._ingest.append(name_of(source), records(rows)).to_data()
-        self._ingest.apply()
+        self._settle()
         return dict(receipt)
 
     def load(self, source: Place, data: Any) -> Data:
@@ -110,13 +110,19 @@ class TestPlatform:
             receipt = self._ingest.append_file(name_of(source), Path(data)).to_data()
         else:
             receipt = self._ingest.append(name_of(source), records(data), live=False).to_data()
-        self._ingest.apply()
+        self._settle()
+        return dict(receipt)
+
+    def pull(self, source: Place) -> Data:
+        """Pull a source from its origin; gives the receipt of what was new. Nothing is pulled by itself."""
+        receipt = self._ingest.pull(name_of(source)).to_data()
+        self._settle()
         return dict(receipt)
 
     def feedback(self, items: Sequence[Data] | Data) -> Data:
         """Late labels: `{"prediction_id": …, "label": …}`."""
         receipt = self._ingest.feedback(records(items)).to_data()
-        self._ingest.apply()
+        self._settle()
         return dict(receipt)
 
     def quarantine(self, source: Place) -> list[Data]:
@@ -186,12 +192,17 @@ class TestPlatform:
             self._follow()
             done = self._control.tick()
             self._follow()
-            self._ingest.apply()
+            self._settle()
             now = self._fingerprint()
             if now == before:
                 break
             before = now
         return done
+
+    def _settle(self) -> None:
+        """Let everything follow from what is in the log: online state, and derived sources step by step."""
+        while self._ingest.apply():
+            pass
 
     def _follow(self) -> None:
         for follower in self._followers:
