@@ -86,12 +86,12 @@ class Cut(BaseException):
 class BreakingLog(SqliteEventLog):
     chance: random.Random | None = None
 
-    def append(self, batches: Any, *, now: int) -> Any:
+    def append(self, batches: Any, *, now: int, refused: Any = ()) -> Any:
         moment = self.chance.choice(["", "", "before", "inside", "after"]) if self.chance else ""
         if moment == "before":
             raise Cut
         self.break_inside = moment == "inside"
-        answer = super().append(batches, now=now)
+        answer = super().append(batches, now=now, refused=refused)
         if moment == "after":
             raise Cut
         return answer

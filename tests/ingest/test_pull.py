@@ -219,9 +219,9 @@ class BreakingLog(SqliteEventLog):
             if self.countdown < 0:
                 raise Cut(moment)
 
-    def append(self, batches: Any, *, now: int) -> Any:
+    def append(self, batches: Any, *, now: int, refused: Any = ()) -> Any:
         self._due("before")
-        answer = super().append(batches, now=now)
+        answer = super().append(batches, now=now, refused=refused)
         self._due("after")
         return answer
 
