@@ -154,10 +154,11 @@ class LakeEvents:
         self._horizon = horizon
 
     def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
-        from flyball.ingest.frames import SYSTEM_COLUMNS, physical_schema
+        from flyball.ingest.frames import physical_schema, system_columns
 
-        schema = physical_schema(self._project.source(source))
-        names = list(schema) if columns is None else list(dict.fromkeys([*columns, *SYSTEM_COLUMNS]))
+        spec = self._project.source(source)
+        schema = physical_schema(spec)
+        names = list(schema) if columns is None else list(dict.fromkeys([*columns, *system_columns(spec)]))
         present = self._lake.types(source)
         if not present:  # nothing was ever ingested
             return pl.DataFrame(schema={name: schema[name] for name in names})
