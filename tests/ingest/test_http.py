@@ -214,7 +214,8 @@ def test_the_quarantine_is_listed_shown_retried_and_dropped(ingest: Ingest, tmp_
         status, error = call("POST", "/v1/sources/Payments/quarantine/retry", {"ids": ["Payments:1.1"]})
         assert (status, error["error"]["code"]) == (409, "quarantine_changed")
         assert call("POST", "/v1/sources/Payments/quarantine/retry")[1]["accepted"] == 0
-        for body in ({}, {"all": "yes"}, {"ids": "x"}, {"rule": 5}, [], b"", b"{"):
+        wrong: list[Any] = [{}, {"all": "yes"}, {"ids": "x"}, {"rule": 5}, [], b"", b"{"]
+        for body in wrong:
             assert call("POST", "/v1/sources/Payments/quarantine/drop", body)[0] == 400
         assert call("POST", "/v1/sources/Payments/quarantine/drop", {"rule": "pattern"})[1]["dropped"] == 1
         assert call("POST", "/v1/sources/Payments/quarantine/drop", {"all": True})[1]["dropped"] == 1
