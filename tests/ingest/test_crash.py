@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from flyball.storage.lake import DeltaLake
+from tests.ingest.retrier import WIDER
 from tests.ingest.sources import make_ingest
 
 ROOT = Path(__file__).parents[2]
 KILLS = 12
 
 
-def run_and_kill(folder: Path, seed: int, first: int, after_lines: int) -> list[str]:
+def run_and_kill(
+    folder: Path, seed: int, first: int, after_lines: int, module: str = "tests.ingest.crasher"
+) -> list[str]:
     """Start the process, kill it once it has said `after_lines` lines; everything that it said."""
     env = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "POLARS_MAX_THREADS": "2"}
-    command = [sys.executable, "-m", "tests.ingest.crasher", str(folder), str(seed), str(first)]
+    command = [sys.executable, "-m", module, str(folder), str(seed), str(first)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, cwd=ROOT) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(after_lines)]
@@ -55,3 +58,27 @@ def test_every_acknowledged_row_is_in_the_lake_once_after_sigkill_at_random_mome
     assert quarantined <= rejected <= quarantined + KILLS
     status = next(s for s in ingest.status()["sources"] if s["name"] == "Payments")
     assert (status["lag"], status["lake_lag"], status["pending_batches"]) == (0, 0, 0)
+
+
+@pytest.mark.slow
+def test_every_quarantined_row_is_taken_once_by_retries_that_are_killed_at_random_moments(tmp_path: Path) -> None:
+    chance = random.Random(7)
+    acknowledged: set[str] = set()
+    first = 0
+    for kill in range(6):
+        for line in run_and_kill(tmp_path, kill, first, chance.randint(2, 12), "tests.ingest.retrier"):
+            if line.startswith("acknowledged"):
+                _, number, size = line.split()
+                acknowledged |= {f"p{i}" for i in range(int(number), int(number) + int(size))}
+                first = int(number) + int(size)
+        first += 7  # beyond what the process may have committed and not said
+    ingest = make_ingest(tmp_path, sources=[WIDER])
+    ingest.retry("Payments")
+    ingest.flush()
+    frame = DeltaLake(tmp_path / "lake").read("Payments", ["id", "_key"])
+    assert acknowledged <= set(frame["id"])
+    assert frame["id"].n_unique() == frame.height
+    status = next(s for s in ingest.status()["sources"] if s["name"] == "Payments")
+    assert status["lsn"] == frame.height, "no row was even logged twice"
+    assert status["quarantine_open"] == 0
+    assert status["quarantined"] == frame.height

@@ -23,7 +23,7 @@ from flyball.ingest.group import Answer, GroupLimits
 from flyball.ingest.pump import Pump
 from flyball.ingest.receipts import Push
 from flyball.ingest.service import Ingest
-from tests.ingest.sources import NOW, SECOND, make_ingest, payment
+from tests.ingest.sources import NOW, PAYMENTS, SECOND, make_ingest, payment
 
 DEADLINE = 20.0
 AT = NOW // SECOND
@@ -193,6 +193,57 @@ def test_feedback_flush_sources_and_quarantine_are_answered(call: Caller) -> Non
     listed = call("GET", "/v1/sources/Payments/quarantine", query={"limit": "5"})[1]
     assert [row["rule"] for row in listed["rows"]] == ["wrong_type"]
     assert call("GET", "/v1/sources/Payments/quarantine", query={"limit": "0"})[0] == 400
+
+
+def test_the_quarantine_is_listed_shown_retried_and_dropped(ingest: Ingest, tmp_path: Path) -> None:
+    stored: list[int] = []
+    with serving(ingest, tmp_path, on_stored=lambda: stored.append(1)) as call:
+        call("POST", "/v1/events/Payments", [payment(1, amount=-1), payment(2, card="4711x"), payment(3, amount="?")])
+        status, listed = call("GET", "/v1/sources/Payments/quarantine", query={"rule": "pattern", "state": "open"})
+        assert (status, [row["id"] for row in listed["rows"]]) == (200, ["Payments:1.2"])
+        status, row = call("GET", "/v1/quarantine/Payments:1.2")
+        assert (status, row["row"]["card"], row["source"]) == (200, "[pii]", "Payments")
+        assert "4711" not in str(row)
+        wider = msgspec.structs.replace(
+            PAYMENTS, columns=tuple(msgspec.structs.replace(c, ge=None) for c in PAYMENTS.columns)
+        )
+        ingest.load_plan({"epoch": 2, "digest": "", "sources": [wider], "views": []})
+        before = len(stored)
+        status, done = call("POST", "/v1/sources/Payments/quarantine/retry", {"ids": ["Payments:1.1"]})
+        assert (status, done["accepted"], len(stored)) == (200, 1, before + 1)
+        status, error = call("POST", "/v1/sources/Payments/quarantine/retry", {"ids": ["Payments:1.1"]})
+        assert (status, error["error"]["code"]) == (409, "quarantine_changed")
+        assert call("POST", "/v1/sources/Payments/quarantine/retry")[1]["accepted"] == 0
+        wrong: list[Any] = [{}, {"all": "yes"}, {"ids": "x"}, {"rule": 5}, [], b"", b"{"]
+        for body in wrong:
+            assert call("POST", "/v1/sources/Payments/quarantine/drop", body)[0] == 400
+        assert call("POST", "/v1/sources/Payments/quarantine/drop", {"rule": "pattern"})[1]["dropped"] == 1
+        assert call("POST", "/v1/sources/Payments/quarantine/drop", {"all": True})[1]["dropped"] == 1
+        assert call("GET", "/v1/quarantine/Payments:9.9")[0] == 404
+        assert call("GET", "/v1/quarantine/nonsense")[0] == 400
+        assert call("GET", "/v1/sources/Payments/quarantine", query={"state": "shut"})[0] == 400
+        text = call("GET", "/metrics")[1]
+        assert 'flyball_ingest_quarantine_open{source="Payments"} 0' in text
+        for path in ("retry", "drop"):
+            assert call("POST", f"/v1/sources/Payments/quarantine/{path}", {"all": True}, token="reader")[0] == 403
+
+
+def test_a_refused_batch_is_answered_with_its_rule_and_the_rest_of_the_moment_is_stored(tmp_path: Path) -> None:
+    columns = tuple(
+        msgspec.structs.replace(c, on_violation="reject_batch") if c.name == "amount" else c for c in PAYMENTS.columns
+    )
+    strict = make_ingest(tmp_path, sources=[msgspec.structs.replace(PAYMENTS, columns=columns)])
+    with serving(strict, tmp_path) as call:
+        bodies = [[payment(1)], [payment(2), payment(3, amount=-5)], [payment(4)]]
+        answers = call.many([("POST", "/v1/events/Payments", body, "both", None, {}) for body in bodies])
+        assert [status for status, _ in answers] == [200, 400, 200]
+        error = answers[1][1]["error"]
+        assert error["code"] == "batch_refused"
+        assert "amount is '-5'; it must be at least 0.0" in error["message"]
+        assert error["details"] | {"examples": 0} == {
+            "source": "Payments", "rule": "ge", "column": "amount", "received": 2, "broken": 1, "examples": 0,
+        }  # fmt: skip
+        assert 'flyball_ingest_batches_refused_total{source="Payments",rule="ge"} 1' in call("GET", "/metrics")[1]
 
 
 def test_health_and_metrics_are_answered(ingest: Ingest, tmp_path: Path) -> None:

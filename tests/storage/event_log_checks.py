@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 import pytest
 
 from flyball.define.spec import ColumnType
-from flyball.ingest.ports import Entry, EventLog, NewBatch
+from flyball.ingest.ports import Entry, EventLog, NewBatch, QuarantineChange, RefusedBatch
 from flyball.kernel.errors import ConflictError
 
 Open = Callable[[], EventLog]  # opens the same log again
@@ -140,7 +141,60 @@ def totals_say_what_was_ever_taken(open_log: Open) -> None:
     assert total.columns == COLUMNS
 
 
+def change(place: int, state: Any = "retried", **more: Any) -> QuarantineChange:
+    return QuarantineChange(batch=1, place=place, state=state, **more)
+
+
+def a_quarantined_row_changes_with_the_events_that_it_becomes_or_not_at_all(open_log: Open) -> None:
+    log = open_log()
+    log.append([batch(0, 2, rejected=3)], now=5)
+    taken = replace(batch(2, 2), changes=(change(1, lsn=2), change(3, "open", rule="null", message="again")))
+    log.append([taken], now=6)
+    log.resolve("S", [change(2, "dropped")], now=7)
+    again = open_log()
+    found = [(c.place, c.state, c.rule, c.lsn, c.at) for c in again.quarantine_states("S")]
+    assert found == [(1, "retried", "", 4, 6), (2, "dropped", "", 0, 7), (3, "open", "null", 0, 6)]
+    with pytest.raises(ConflictError) as caught:
+        again.append([replace(batch(9, 1), changes=(change(3), change(1)))], now=8)
+    assert caught.value.code == "quarantine_changed"
+    assert again.last_lsn("S") == 4, "nothing of it is stored"
+    assert again.quarantine_states("S")[2].state == "open"
+    again.resolve("S", [change(3)], now=9)
+    assert again.totals()["S"].resolved == 3
+
+
+def changes_of_the_quarantine_are_numbered_and_each_row_shows_its_newest(open_log: Open) -> None:
+    log = open_log()
+    log.append([batch(0, 0, rejected=3)], now=5)
+    log.resolve("S", [change(1, "open"), change(2, "open")], now=6)
+    log.resolve("S", [change(1), change(3, "dropped")], now=7)
+    changes = log.quarantine_changes("S", after=0, limit=10)
+    assert [(c.number, c.place, c.state) for c in changes] == [(2, 2, "open"), (3, 1, "retried"), (4, 3, "dropped")]
+    assert log.quarantine_changes("S", after=2, limit=1) == changes[1:2]
+    assert log.quarantine_changes("T", after=0, limit=1) == []
+
+
+def refusals_and_warnings_are_counted_and_the_newest_refusals_are_kept(open_log: Open) -> None:
+    log = open_log()
+    refused = [
+        RefusedBatch(source="S", rule=rule, received=n, broken=1, message=f"m{n}", examples=({"row": {"a": n}},))
+        for n, rule in enumerate(("small", "null", "small"))
+    ]
+    log.append([replace(batch(0, 1, source="T"), warnings={"w": 2}, rows_of_last=7)], now=4, refused=refused)
+    log.append([replace(batch(0, 1, source="T"), warnings={"w": 1, "v": 1})], now=5)
+    again = open_log()
+    assert again.refusals("S", limit=2) == [replace(item, at=4) for item in refused[:0:-1]]
+    totals = again.totals()
+    assert (totals["S"].refused, totals["S"].last_lsn) == ({"small": 2, "null": 1}, 0)
+    assert (totals["T"].warnings, totals["T"].last_rows) == ({"w": 3, "v": 1}, 7)
+    log.append([], now=6, refused=refused * 100)
+    assert len(log.refusals("S", limit=1_000)) <= 500, "bounded"
+
+
 CHECKS = (
+    a_quarantined_row_changes_with_the_events_that_it_becomes_or_not_at_all,
+    changes_of_the_quarantine_are_numbered_and_each_row_shows_its_newest,
+    refusals_and_warnings_are_counted_and_the_newest_refusals_are_kept,
     lsns_of_a_source_start_at_one_and_have_no_holes,
     what_is_read_back_is_what_was_appended,
     reading_goes_on_within_a_batch_and_respects_its_limit,

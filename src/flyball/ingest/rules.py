@@ -101,6 +101,9 @@ def judge_pushes(
     now: int,
 ) -> Judged:
     """What is to be said of each push whole, once all its rows were judged."""
+    fatal = any(column.on_violation == "reject_batch" for column in spec.columns)
+    if not (spec.rules or fatal or verdict.warns):  # as most sources are, and a group may be of thousands of pushes
+        return Judged(warnings=({},) * len(came.pushes))
     warnings: list[dict[str, int]] = []
     refused: dict[int, RefusedBatch] = {}
     for number, (start, end) in enumerate(came.pushes):

@@ -35,6 +35,11 @@ class Verdict:
             self._warnings.append((rule, rows))
 
     @property
+    def warns(self) -> bool:
+        """Whether any row broke a rule that only warns."""
+        return bool(self._warnings)
+
+    @property
     def good(self) -> Mask:
         good: Mask = self.rule == 0
         return good

@@ -176,7 +176,8 @@ class LakeEvents:
         self._lake = lake
 
     def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
-        system = ("_event_time", "_known_at", "_lsn", "_key")
+        deleted = ["_deleted"] if "_deleted" in self._lake.types(source) else []
+        system = ("_event_time", "_known_at", "_lsn", "_key", *deleted)
         names = None if columns is None else list(dict.fromkeys([*columns, *system]))
         return self._lake.read(source, names, through_lsn=through_lsn)
 

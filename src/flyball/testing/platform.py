@@ -129,6 +129,12 @@ class TestPlatform:
         """Rows that broke their contract, with the reasons."""
         return list(self._ingest.quarantine(name_of(source))["rows"])
 
+    def retry(self, source: Place, *, rule: str = "") -> Data:
+        """Take quarantined rows that the contract of now accepts, each once."""
+        done = self._ingest.retry(name_of(source), rule=rule)
+        self._ingest.apply()
+        return done
+
     # models and services
 
     def train(self, model: Place | Model, **params: Any) -> Data:
