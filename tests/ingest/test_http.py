@@ -195,6 +195,13 @@ def test_feedback_flush_sources_and_quarantine_are_answered(call: Caller) -> Non
     assert call("GET", "/v1/sources/Payments/quarantine", query={"limit": "0"})[0] == 400
 
 
+def test_a_source_is_pulled_on_demand(call: Caller) -> None:
+    status, body = call("POST", "/v1/sources/Payments/pull")
+    assert (status, body["error"]["code"]) == (400, "no_origin")
+    assert call("POST", "/v1/sources/Nothing/pull")[0] == 404
+    assert call("POST", "/v1/sources/Payments/pull", token="reader")[0] == 403
+
+
 def test_health_and_metrics_are_answered(ingest: Ingest, tmp_path: Path) -> None:
     problem = [""]
     with serving(ingest, tmp_path, problem=lambda: problem[0]) as call:

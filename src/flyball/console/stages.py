@@ -42,12 +42,15 @@ def ingest(status: Status) -> Stage:
     rows = total(sources, "rows")
     bad, lag, rate = total(sources, "quarantined"), total(sources, "lag"), total(sources, "rate")
     lines = [f"{number(rate)} /s" if rate else "no events now", f"{number(bad)} quarantined"]
+    failing = [s for s in sources if (s.get("pull") or s.get("derive") or {}).get("error")]
+    if failing:
+        lines.append(f"{failing[0].get('name', '')} fails")
     return Stage(
         name="Ingest",
         value=number(rows),
         unit="rows",
         lines=(*lines, f"{number(lag)} behind") if lag else tuple(lines),
-        health="busy" if rate or lag else "ok" if rows else "idle",
+        health="bad" if failing else "busy" if rate or lag else "ok" if rows else "idle",
     )
 
 
