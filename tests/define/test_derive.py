@@ -110,6 +110,8 @@ def test_a_project_reaches_what_a_source_is_derived_from() -> None:
 def test_the_plan_says_what_is_derived_from_what() -> None:
     (cause,) = (c for change in make_plan(None, project(BigTrips)).changes for c in change.causes if "derives" in c)
     assert cause == f"derives {BigTrips.__name__} from Trips, from its first event on"
+    (gone,) = (c for c in make_plan(project(BigTrips), project(Trips)).changes if stem_of(c.name) == "BigTrips")
+    assert gone.causes == (f"derives {BigTrips.__name__} no more once no served version needs it; its data stays",)
 
 
 def test_two_definitions_of_one_name_in_a_project_are_refused() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import flyball as fb
+from flyball.define.check import check
 from flyball.define.compile import compile_project
 from flyball.define.plan import make_plan
 from flyball.define.spec import OriginSpec
@@ -70,3 +71,9 @@ def test_the_plan_says_what_is_pulled_and_from_where_it_goes_on() -> None:
     assert "from where the last pull ended" in causes(by_change, project(fb.Sql(DSN, "SELECT 2", cursor="changed")))
     assert "all rows anew" in causes(by_change, project(fb.Sql(DSN, "SELECT 1", cursor="id")))
     assert "pulls Orders no more" in causes(by_change, project(None))
+
+
+def test_a_pulled_source_that_does_not_say_when_its_history_was_known_is_warned_about() -> None:
+    orders = source(fb.Sql(DSN, "SELECT 1", cursor="changed"))
+    (problem,) = check(compile_project(fb.Project("shop", sources=[orders])))
+    assert (problem.code, problem.severity) == ("history_not_declared", "warning")

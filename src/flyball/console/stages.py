@@ -42,7 +42,7 @@ def ingest(status: Status) -> Stage:
     rows = total(sources, "rows")
     bad, lag, rate = total(sources, "quarantined"), total(sources, "lag"), total(sources, "rate")
     lines = [f"{number(rate)} /s" if rate else "no events now", f"{number(bad)} quarantined"]
-    failing = [s for s in sources if (s.get("pull") or s.get("derive") or {}).get("error")]
+    failing = [s for s in sources if _error(s)]
     if failing:
         lines.append(f"{failing[0].get('name', '')} fails")
     return Stage(
@@ -52,6 +52,12 @@ def ingest(status: Status) -> Stage:
         lines=(*lines, f"{number(lag)} behind") if lag else tuple(lines),
         health="bad" if failing else "busy" if rate or lag else "ok" if rows else "idle",
     )
+
+
+def _error(source: Status) -> str:
+    """What is wrong with a source's pulls or derivation."""
+    parts = [source.get(name) for name in ("pull", "derive")]
+    return next((str(part["error"]) for part in parts if isinstance(part, dict) and part.get("error")), "")
 
 
 def features(status: Status) -> Stage:
