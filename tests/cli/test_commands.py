@@ -64,7 +64,7 @@ def test_the_version_is_printed() -> None:
     "arguments",
     [
         ("status",), ("train", "m"), ("release", "s"), ("rollback", "s"), ("approve", "s"), ("predict", "s", "a=1"),
-        ("ingest", "s", __file__.replace(".py", ".csv")), ("logs",), ("logs", "run_x"),
+        ("ingest", "s", __file__.replace(".py", ".csv")), ("ingest", "s", "--pull"), ("logs",), ("logs", "run_x"),
         ("quarantine", "list", "S"), ("quarantine", "show", "S:1.1"), ("quarantine", "retry", "S"),
         ("quarantine", "drop", "S", "--all"),
     ],
@@ -76,7 +76,7 @@ def test_where_nothing_answers_the_command_says_flyball_up(
     monkeypatch.setenv("FLYBALL_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("FLYBALL_STATE", str(tmp_path))
     ran = flyball(*arguments)
-    if arguments[0] == "ingest":
+    if arguments[0] == "ingest" and "--pull" not in arguments:
         assert ran.status == 3  # the file is looked at first
         return
     assert (ran.status, ran.out) == (7, "")
@@ -88,3 +88,10 @@ def test_for_scripts_that_error_is_json(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FLYBALL_URL", "http://127.0.0.1:9")
     ran = flyball("status", "--json")
     assert (ran.status, ran.json["error"]["code"]) == (7, "not_running")
+
+
+@pytest.mark.parametrize("arguments", [("ingest", "Orders"), ("ingest", "Orders", "orders.csv", "--pull")])
+def test_ingest_takes_a_file_or_pulls(arguments: tuple[str, ...]) -> None:
+    ran = flyball(*arguments)
+    assert ran.status == 2
+    assert "--pull" in ran.err

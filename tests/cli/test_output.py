@@ -9,6 +9,7 @@ from flyball.cli.ingest import batches, push_lines, told
 from flyball.cli.logs import log_file, read_line
 from flyball.cli.output import progress, table
 from flyball.cli.predict import read_rows
+from flyball.cli.status import told as status_told
 from flyball.cli.status import wrongs
 from flyball.cli.train import parse_param
 from flyball.kernel.errors import InvalidError, NotFoundError
@@ -93,3 +94,15 @@ def test_what_is_wrong_names_processes_alerts_and_failed_runs() -> None:
         "ingest is down", "drift service:tip: fare moved", "the last run of tip failed: flyball logs run_2"
     ]  # fmt: skip
     assert wrongs({}) == []
+
+
+def test_status_shows_what_is_pulled_and_derived_and_what_is_wrong_with_it() -> None:
+    pull = {"dsn": "PG_DSN", "every": 60_000_000, "pulled_at": None, "rows": 0, "failures": 2, "code": "bad_query"}
+    derive = {"from": "Trips", "lsn": 7, "behind": 3, "held": 1, "late": 2, "error": "", "code": ""}
+    sources = [{"name": "Orders", "pull": pull | {"error": "no such table"}}, {"name": "Big@1", "derive": derive}]
+    now = {"sources": [*sources, {"name": "Trips", "pull": None, "derive": None}]}
+    text = status_told(now, "http://x")
+    lines = [" ".join(line.replace("│", " ").split()) for line in text.splitlines()]
+    assert any(line.startswith("Orders PG_DSN 1m never 0 failed 2 times: bad_query") for line in lines), text
+    assert any(line.startswith("Big@1 Trips 7 3 1 2 events of its views came late") for line in lines), text
+    assert wrongs(now) == ["Orders is not pulled: no such table"]

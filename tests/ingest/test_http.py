@@ -246,6 +246,13 @@ def test_a_refused_batch_is_answered_with_its_rule_and_the_rest_of_the_moment_is
         assert 'flyball_ingest_batches_refused_total{source="Payments",rule="ge"} 1' in call("GET", "/metrics")[1]
 
 
+def test_a_source_is_pulled_on_demand(call: Caller) -> None:
+    status, body = call("POST", "/v1/sources/Payments/pull")
+    assert (status, body["error"]["code"]) == (400, "no_origin")
+    assert call("POST", "/v1/sources/Nothing/pull")[0] == 404
+    assert call("POST", "/v1/sources/Payments/pull", token="reader")[0] == 403
+
+
 def test_health_and_metrics_are_answered(ingest: Ingest, tmp_path: Path) -> None:
     problem = [""]
     with serving(ingest, tmp_path, problem=lambda: problem[0]) as call:

@@ -8,7 +8,7 @@ import click
 
 from flyball.cli.options import platform_options
 from flyball.cli.output import show, table
-from flyball.kernel.times import show_time
+from flyball.kernel.times import show_duration, show_time
 
 if TYPE_CHECKING:
     from flyball.client import Client
@@ -51,6 +51,12 @@ def told(now: dict[str, Any], url: str) -> str:
     ]
     if contracts:
         parts.append(table(("source", "rule", "", ""), contracts))
+    for heading, rows in (
+        (("pulled", "from", "every", "last pull", "rows", ""), pulled(now)),
+        (("derived", "from", "events", "behind", "waiting", ""), derived(now)),
+    ):
+        if rows:
+            parts.append(table(heading, rows))
     processes = [
         (p.get("name"), p.get("state"), p.get("pid"), p.get("restarts"), p.get("error") or "")
         for p in now.get("processes") or []
@@ -79,6 +85,31 @@ def contract_lines(source: dict[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
+def pulled(now: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Sources with an origin: the secret's name, when the last pull went well, rows taken, and what is wrong."""
+    rows = []
+    for source, pull in described(now, "pull"):
+        again = f"failed {pull['failures']} times: {pull.get('code')}" if pull.get("failures") else ""
+        last = show_time(pull["pulled_at"]) if pull.get("pulled_at") else "never"
+        rows.append((source, pull.get("dsn"), show_duration(pull["every"]), last, pull.get("rows"), again))
+    return rows
+
+
+def derived(now: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Derived sources: events of the parent that were derived from, that are to come, and that are not known yet."""
+    rows = []
+    for source, state in described(now, "derive"):
+        late = f"{state['late']} events of its views came late" if state.get("late") else ""
+        note = state.get("code") or late
+        rows.append((source, state.get("from"), state.get("lsn"), state.get("behind"), state.get("held"), note))
+    return rows
+
+
+def described(now: dict[str, Any], what: str) -> list[tuple[str, dict[str, Any]]]:
+    """The sources that have a status of this kind."""
+    return [(str(s.get("name")), s[what]) for s in now.get("sources") or [] if s.get(what)]
+
+
 def wrongs(now: dict[str, Any]) -> list[str]:
     """What a person should look at."""
     found = [f"{p.get('name')} is {p.get('state')}" for p in now.get("processes") or [] if p.get("state") != "running"]
@@ -93,6 +124,12 @@ def wrongs(now: dict[str, Any]) -> list[str]:
         for s in now.get("sources") or []
         for c in s.get("contract") or []
         if c.get("ok") is False
+    ]
+    found += [
+        f"{source} is not pulled: {pull['error']}" for source, pull in described(now, "pull") if pull.get("error")
+    ]
+    found += [
+        f"{name} is not derived: {state['error']}" for name, state in described(now, "derive") if state.get("error")
     ]
     newest: dict[str, dict[str, Any]] = {}
     for run in now.get("runs") or []:

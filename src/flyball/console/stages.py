@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flyball.console.view import Health, RolloutStatus, ServiceStatus, Status
+from flyball.console.view import Health, RolloutStatus, ServiceStatus, SourceStatus, Status
 
 ACTIVE_RUN = ("queued", "starting", "running")
 ACTIVE_ROLLOUT = ("running", "waiting")
@@ -42,13 +42,22 @@ def ingest(status: Status) -> Stage:
     rows = total(sources, "rows")
     bad, lag, rate = total(sources, "quarantined"), total(sources, "lag"), total(sources, "rate")
     lines = [f"{number(rate)} /s" if rate else "no events now", f"{number(bad)} quarantined"]
+    failing = [s for s in sources if _error(s)]
+    if failing:
+        lines.append(f"{failing[0].get('name', '')} fails")
     return Stage(
         name="Ingest",
         value=number(rows),
         unit="rows",
         lines=(*lines, f"{number(lag)} behind") if lag else tuple(lines),
-        health="busy" if rate or lag else "ok" if rows else "idle",
+        health="bad" if failing else "busy" if rate or lag else "ok" if rows else "idle",
     )
+
+
+def _error(source: SourceStatus) -> str:
+    """What is wrong with a source's pulls or derivation."""
+    parts: list[dict[str, Any]] = [source.get("pull") or {}, source.get("derive") or {}]
+    return next((str(part["error"]) for part in parts if part.get("error")), "")
 
 
 def features(status: Status) -> Stage:

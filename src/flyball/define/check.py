@@ -135,6 +135,17 @@ def _source(source: SourceSpec, spec: ProjectSpec) -> Iterator[Problem]:
                 subject=f"source {source.name}",
                 message=f"it is derived from {name!r}, which the project does not have; {did_you_mean(name, there)}",
             )
+    if source.origin is not None and source.known.kind == "live":
+        yield Problem(
+            code="history_not_declared",
+            subject=f"source {source.name}",
+            message=(
+                "it is pulled and does not say when its history was known, so of the rows that are there, those older "
+                f"than {show_duration(source.lateness)} and 7 days are quarantined as too late"
+            ),
+            hint='write known=fb.delay("1h"), or known=fb.known_at("loaded_at"), and the first pull takes all of them',
+            severity="warning",
+        )
     if source.retention is None:
         return
     for view in spec.views:

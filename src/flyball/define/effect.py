@@ -12,6 +12,7 @@ from flyball.define.spec import (
     RolloutSpec,
     ServiceSpec,
     SourceSpec,
+    Spec,
     ViewSpec,
 )
 from flyball.kernel.times import show_duration
@@ -26,6 +27,13 @@ REMOVED = {
     "batch": "stops scoring {name}; its table stays",
 }
 _LEARNED = ("task", "rows", "request", "label", "features", "split", "module", "function")
+
+
+def removed(kind: str, was: Spec) -> str:
+    """What becomes of a declaration that is no more."""
+    if isinstance(was, SourceSpec) and was.derive is not None:
+        return f"derives {was.name} no more once no served version needs it; its data stays"
+    return REMOVED[kind].format(name=getattr(was, "name", ""))
 
 
 # Sources

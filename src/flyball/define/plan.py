@@ -106,7 +106,7 @@ def _compared(kind: Kind, was: Any, now: Any, old: ProjectSpec, new: ProjectSpec
 
 
 def _removed(kind: Kind, name: str, was: Any) -> Change:
-    return Change(action="remove", kind=kind, name=name, causes=(effect.REMOVED[kind].format(name=name),))
+    return Change(action="remove", kind=kind, name=name, causes=(effect.removed(kind, was),))
 
 
 _ADDED: dict[Kind, Callable[[Any, ProjectSpec], tuple[str, ...]]] = {

@@ -30,6 +30,11 @@ _PULLED = (
     ("flyball_ingest_pulled_rows_total", "counter", "rows", "Rows taken from origins, of this process."),
     ("flyball_ingest_pull_failures", "gauge", "failures", "Pulls that failed since the last that went well."),
 )
+_DERIVED = (
+    ("flyball_ingest_derive_lag_events", "gauge", "behind", "Events of the parent that are not derived yet."),
+    ("flyball_ingest_derive_held_events", "gauge", "held", "Events of the parent that are not known yet."),
+    ("flyball_ingest_derive_late_total", "counter", "late", "Events of views that came after what they concern."),
+)
 _WRITER = (
     ("flyball_ingest_commits_total", "counter", "commits", "Transactions of pushes."),
     ("flyball_ingest_pushes_total", "counter", "pushes", "Pushes that came to the writer."),
@@ -48,9 +53,10 @@ def metrics_text(status: Mapping[str, Any], counters: GroupCounters) -> str:
         lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s[field]) for s in sources))
     for name, field, text in _RULES:
         lines += _family(name, "counter", text, _by_rule(sources, field))
-    pulled = [s for s in sources if s.get("pull")]
-    for name, kind, field, text in _PULLED:
-        lines += _family(name, kind, text, ((f'{{source="{s["name"]}"}}', s["pull"][field]) for s in pulled))
+    for part, families in (("pull", _PULLED), ("derive", _DERIVED)):
+        there = [s for s in sources if s.get(part)]
+        for name, kind, field, text in families:
+            lines += _family(name, kind, text, [(f'{{source="{s["name"]}"}}', s[part][field]) for s in there])
     for name, kind, field, text in _WRITER:
         lines += _family(name, kind, text, [("", getattr(counters, field))])
     return "\n".join(lines) + "\n"

@@ -118,6 +118,11 @@ class Derivations:
         """The derived sources, inputs before what reads them."""
         return tuple(self._running)
 
+    @property
+    def parents(self) -> frozenset[str]:
+        """The sources that others are derived from."""
+        return frozenset(r.spec.derive.source for r in self._running.values() if r.spec.derive)
+
     def step(self, source: str, moment: Moment) -> int:
         """Derive the next range, if there is one and what it reads is there; 0: nothing was done.
 
@@ -139,10 +144,11 @@ class Derivations:
         reached = self._reached(source)
         return max(0, self._target(self._running[source], moment) - reached.lsn) + len(reached.due(moment.now))
 
-    def status(self, source: str) -> dict[str, Any]:
-        """Where a derivation stands: `lsn` of the parent's `of`, and what went wrong."""
-        running, reached = self._running[source], self._reached(source)
-        assert running.spec.derive is not None
+    def status(self, source: str) -> dict[str, Any] | None:
+        """Where a derivation stands: `lsn` of the parent's `of`, and what went wrong; None: it is not derived."""
+        running, reached = self._running.get(source), self._reached(source)
+        if running is None or running.spec.derive is None:
+            return None
         parent = running.spec.derive.source
         last = self._log.last_lsn(parent)
         where = {"from": parent, "lsn": reached.lsn, "of": last, "behind": last - reached.lsn, "late": reached.late}

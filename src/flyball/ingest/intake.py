@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -222,10 +222,15 @@ class Intake:
                 raise receipt
             return receipt
 
-    def moment(self) -> Moment:
-        """The time, and where the logs stand. No commit is under way that took an earlier time and is not there yet."""
+    def moment(self, sources: Collection[str]) -> Moment:
+        """The time, and where the logs of these sources stand.
+
+        No commit is under way that took an earlier time: every append of the log takes its time under this lock.
+        """
+        if not sources:
+            return Moment(now=self._clock.now(), lsns={})
         with self._lock:
-            return Moment(now=self._clock.now(), lsns={name: self._log.last_lsn(name) for name in self._sources})
+            return Moment(now=self._clock.now(), lsns={name: self._log.last_lsn(name) for name in sources})
 
     def append_derived(self, batch: NewBatch) -> None:
         """Commit events that were computed from events; they were judged before."""

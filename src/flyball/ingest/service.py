@@ -201,7 +201,7 @@ class Ingest:
         """Bring the online state up to the log, derived sources a step further, and release history that is known by
         now; events applied and derived from."""
         with self._lock:
-            return self._apply_all(self._intake.moment())
+            return self._apply_all(self._intake.moment(self._derivations.parents))
 
     def _apply_all(self, moment: Moment) -> int:
         derived = self._derivations.names
@@ -215,7 +215,7 @@ class Ingest:
     def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]:
         """Apply, then commit what was applied to the lake. A source that fails is tried again next time."""
         with self._lock:
-            moment = self._intake.moment()
+            moment = self._intake.moment(self._derivations.parents)
             self._apply_all(moment)
             names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
             if sources is not None:
@@ -395,7 +395,7 @@ class Ingest:
             "known_at": total.last_known_at or None,
             "pending_batches": total.pending_batches,
             "pull": self.pulls.status(spec) if spec.origin else None,
-            "derive": self._derivations.status(source) if source in self._derivations.names else None,
+            "derive": self._derivations.status(source) if spec.derive else None,
         }
 
 
