@@ -139,6 +139,11 @@ class FakeIngest:
             raise UnavailableError("ingest is starting")
         return {s: Horizon(lsn=self.rows.get(s, 0), version=1, rows=self.rows.get(s, 0)) for s in sources}
 
+    def sizes(self) -> dict[str, int]:
+        if self.down:
+            raise UnavailableError("ingest is starting")
+        return self.rows
+
 
 class FakeEngine:
     """Runs that end when `finish`, `fail` or `lose` is called."""

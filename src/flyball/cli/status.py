@@ -50,9 +50,20 @@ def told(now: dict[str, Any], url: str) -> str:
     ]
     if processes:
         parts.append(table(("process", "state", "pid", "restarts", ""), processes))
+    building = [building_of(view) for view in now.get("views") or [] if view.get("build")]
+    if building:
+        parts.append("\n".join(building))
     wrong = wrongs(now)
     parts.append("\n".join(f"wrong: {line}" for line in wrong) if wrong else "nothing is wrong")
     return "\n\n".join(parts)
+
+
+def building_of(view: dict[str, Any]) -> str:
+    """How far a view is that is built beside the others."""
+    build = view["build"]
+    left = build.get("seconds_left")
+    still = "" if left is None else f", about {left:,.0f} s left"
+    return f"building: view {view['name']} of {view['source']}, {build['rows']:,} of {build['of']:,} rows{still}"
 
 
 def wrongs(now: dict[str, Any]) -> list[str]:

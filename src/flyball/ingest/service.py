@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,14 @@ class Ingest:
         """
         sources = {spec.name: spec for spec in _declared(plan.get("sources", ()), SourceSpec)}
         views = _declared(plan.get("views", ()), ViewSpec)
+        earlier = _earlier(plan.get("earlier", ()))
         self._check_plan(sources, views)
         sources[FEEDBACK.name] = FEEDBACK
         with self._lock:
             old = self._sources, self._left
             self._sources, self._left = sources, self._leaving(sources)
             try:
-                self._applier.load_plan((*sources.values(), *self._left.values()), tuple(views))
+                self._applier.load_plan((*sources.values(), *self._left.values()), tuple(views), earlier)
             except BaseException:
                 self._sources, self._left = old
                 raise
@@ -255,6 +256,29 @@ class Ingest:
                 done = batches[-1].last_lsn
         return pl.concat(parts).unique("_key", keep="first", maintain_order=True)
 
+    def span(self, source: str, columns: Iterable[str], *, after_lsn: int, through_lsn: int) -> pl.DataFrame:
+        """The events of a range of LSNs, each as often as the log has it: `features.build.RangeReader`."""
+        with self._lock:
+            spec = self._known(source)
+            schema = physical_schema(spec)
+            wanted = list(dict.fromkeys([*columns, *SYSTEM_COLUMNS]))
+            done = self._lake.version(source, source)
+            parts = [pl.DataFrame(schema=schema).select(wanted)]
+            if done > after_lsn:
+                there = self._lake.types(source)
+                names = [name for name in wanted if name in there]
+                rows = self._lake.read(source, names, after_lsn=after_lsn, through_lsn=through_lsn)
+                missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in wanted if name not in there]
+                parts.append(rows.with_columns(missing).select(wanted))
+            after = max(after_lsn, done)
+            while after < through_lsn and (
+                batches := self._log.read(source, after=after, limit=self._config.apply_rows)
+            ):
+                tail = pl.concat([fitted(batch.frame, spec).select(wanted) for batch in batches])
+                parts.append(tail.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through_lsn)))
+                after = batches[-1].last_lsn
+        return pl.concat(parts)
+
     def _reach(self, source: str) -> int:
         """The LSN up to which the online state stands."""
         return max(self._applier.applied_lsn(source), self._floor.get(source, 0))
@@ -326,6 +350,12 @@ def _declared(items: Sequence[Any], kind: type[Any]) -> list[Any]:
         return [item if isinstance(item, kind) else msgspec.convert(item, kind) for item in items]
     except (msgspec.ValidationError, TypeError) as error:
         raise InvalidError(f"the ingest plan cannot be read: {error}", code="bad_plan") from None
+
+
+def _earlier(items: Sequence[Any]) -> tuple[tuple[ViewSpec, SourceSpec], ...]:
+    """Views as served versions read them, each with its source as it was declared then."""
+    views = _declared([item["view"] for item in items], ViewSpec)
+    return tuple(zip(views, _declared([item["source"] for item in items], SourceSpec), strict=True))
 
 
 def _remembered(name: str, total: LogTotals) -> SourceSpec:

@@ -19,6 +19,7 @@ from flyball.kernel.errors import (
 )
 from flyball.kernel.facts import Actor
 from flyball.loop.apply import Projects
+from flyball.loop.backfill import with_estimates
 from flyball.loop.batches import Batches
 from flyball.loop.changes import Changes
 from flyball.loop.collect import Collector
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Adapters:
     """What control is wired with. `runs` is the folder of run directories; `tokens` gives hashed keys and their
-    permissions, for the plans; `wall` is real time in microseconds, for facts."""
+    permissions, for the plans; `measured` what earlier builds of views took."""
 
     metadata: Metadata
     artifacts: ArtifactStore
@@ -57,6 +58,7 @@ class Adapters:
     clock: Clock
     runs: Path
     tokens: Callable[[], dict[str, list[str]]] = dict
+    measured: Callable[[], list[dict[str, Any]]] = list
     drift: DriftRule = field(default_factory=DriftRule)
     quality: QualityRule = field(default_factory=QualityRule)
 
@@ -135,8 +137,13 @@ class Control(Questions):
         return self._a.artifacts.put(data)
 
     def plan(self, project: ProjectSpec) -> dict[str, Any]:
-        """What `apply` would do: `define.plan.Plan` as data."""
-        return self._projects.plan(project).to_data()
+        """What `apply` would do: `define.plan.Plan` as data, with what its backfills take."""
+        plan = self._projects.plan(project)
+        try:
+            sizes = self._a.ingest.sizes()
+        except UnavailableError:
+            sizes = None
+        return with_estimates(plan, sizes, self._a.measured()).to_data()
 
     def apply(self, project: ProjectSpec, *, base: str, actor: Actor) -> dict[str, Any]:
         """Do what `plan` showed; see `loop.apply.Projects.apply`. Gives `changes`, `runs`, `versions`, `released`."""

@@ -221,6 +221,9 @@ class IngestClient(Protocol):
     def flush(self, sources: Sequence[str]) -> Mapping[str, SourceHorizon]:
         """Bring what was acknowledged into the lake. `UnavailableError` while the process does not answer."""
 
+    def sizes(self) -> Mapping[str, int]:
+        """How many events each source ever had. `UnavailableError` while the process does not answer."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Acknowledgement:

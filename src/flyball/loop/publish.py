@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from flyball.define.spec import ProjectSpec, ServiceSpec, ViewSpec
+from flyball.define.expression import columns_of
+from flyball.define.spec import ProjectSpec, ServiceSpec, SourceSpec, ViewSpec
 from flyball.kernel.ids import digest
 from flyball.kernel.times import MILLISECOND, SECOND
 from flyball.loop.ports import Acknowledgement, Packages, PlanEpoch, Plans, Unit
@@ -99,24 +100,64 @@ class Publisher:
         return {"services": planned, "versions": versions, "tokens": self._tokens()}
 
     def _ingest(self, unit: Unit) -> dict[str, Any]:
+        """What ingest keeps up: all that is declared, and what served versions read as it was declared for them.
+
+        A view in use does not change under a version, nor does the source that it reads: where a declaration went on,
+        the version's own pair of view and source stands under `earlier`, and a source that left its project stays.
+        """
         projects = unit.projects.all()
-        sources = {source.name: source.to_data() for project in projects for source in project.sources}
-        views = {view.definition: view.to_data() for project in projects for view in project.views}
-        for _, service in services(projects):
-            rollout, served = unit.rollouts.open(service.name), unit.rollouts.served(service.name)
-            refs = [served.current, served.previous, *([rollout.version] if rollout else [])]
-            for ref in filter(None, refs):  # a view in use does not change under a version
-                for definition, data in self._views_of(version_digest(unit, ref)).items():
-                    views.setdefault(definition, data)
+        sources = {source.name: source for project in projects for source in project.sources}
+        views = {view.definition: view for project in projects for view in project.views}
+        earlier: dict[str, tuple[ViewSpec, SourceSpec]] = {}
+        for ref in needed(unit, projects):
+            for view, source in self._reads(version_digest(unit, ref)):
+                current = sources.setdefault(source.name, source)
+                if not reads_alike(view, source, current):
+                    earlier[digest([view.definition, source.to_data()])] = (view, source)
+                else:
+                    views.setdefault(view.definition, view)
         return {
-            "sources": [sources[name] for name in sorted(sources)],
-            "views": [views[definition] for definition in sorted(views)],
+            "sources": [sources[name].to_data() for name in sorted(sources)],
+            "views": [views[definition].to_data() for definition in sorted(views)],
+            "earlier": [
+                {"view": view.to_data(), "source": source.to_data()} for _, (view, source) in sorted(earlier.items())
+            ],
             "tokens": self._tokens(),
         }
 
-    def _views_of(self, version: str) -> dict[str, dict[str, Any]]:
-        views = self._packages.manifest(version).get("views") or []
-        return {msgspec.convert(data, ViewSpec).definition: data for data in views}
+    def _reads(self, version: str) -> list[tuple[ViewSpec, SourceSpec]]:
+        """The views of a version, each with its source, as they were declared when it was made."""
+        manifest = self._packages.manifest(version)
+        declared = [msgspec.convert(data, SourceSpec) for data in manifest.get("sources") or []]
+        sources = {source.name: source for source in declared}
+        views = [msgspec.convert(data, ViewSpec) for data in manifest.get("views") or []]
+        return [(view, sources[view.source]) for view in views if view.source in sources]
+
+
+def needed(unit: Unit, projects: list[ProjectSpec]) -> list[str]:
+    """The versions whose online state must be there: served, to be rolled back to, rolled out, or awaiting approval."""
+    refs: dict[str, None] = {}
+    for _, service in services(projects):
+        rollout, served = unit.rollouts.open(service.name), unit.rollouts.served(service.name)
+        awaiting = unit.loop.awaiting(service.name)
+        found = [served.current, served.previous, awaiting.version if awaiting is not None else ""]
+        found += [rollout.version, rollout.previous] if rollout is not None else []
+        refs |= dict.fromkeys(filter(None, found))
+    return list(refs)
+
+
+def reads_alike(view: ViewSpec, was: SourceSpec, now: SourceSpec) -> bool:
+    """Whether a view of `was` is the same view of `now`: no column that it reads was declared anew, nor how far ahead
+    of the clock an event may be, which says how much a state holds."""
+    names = set(view.entity) | {latest.column for latest in view.latest}
+    for expr in [e for a in view.aggregates for e in (a.value, a.where)] + [view.where]:
+        names |= columns_of(expr, view.source) if expr is not None else set()
+    kept = {column.name: (column.type, column.scale, column.categories) for column in now.columns}
+    return was.skew == now.skew and all(
+        kept.get(column.name) == (column.type, column.scale, column.categories)
+        for column in was.columns
+        if column.name in names
+    )
 
 
 def services(projects: list[ProjectSpec]) -> list[tuple[ProjectSpec, ServiceSpec]]:
@@ -162,6 +203,8 @@ def _service(
         "default": service.default,
         "deadline_us": DEADLINE if p99 is None else max(SHORTEST_DEADLINE, DEADLINE_PER_P99 * p99),
         "log": service.log,
+        "max_staleness": service.max_staleness,
+        "views": service.views,
         "key": list(source.get("key") or []),
         "pii": [column["name"] for column in source.get("columns") or [] if column.get("pii")],
     }

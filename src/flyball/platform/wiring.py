@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import polars as pl
@@ -10,13 +10,14 @@ import polars as pl
 from flyball.client import Client
 from flyball.define.metrics import metrics_of
 from flyball.engines.local import LocalEngine
+from flyball.features.build import Builds
 from flyball.features.ports import OnlineStore
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import NotFoundError, UnavailableError
-from flyball.kernel.files import read_document
+from flyball.kernel.errors import FlyballError, NotFoundError, UnavailableError
+from flyball.kernel.files import read_document, write_document
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import ClientSettings, Settings
 from flyball.loop.control import Adapters, Control
@@ -29,14 +30,16 @@ from flyball.serving.log import PredictionReader
 from flyball.serving.privacy import pii_digest, pii_key
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.storage.event_log import SqliteEventLog
+from flyball.storage.following import open_writable
 from flyball.storage.lake import DeltaLake
 from flyball.storage.metadata.database import open_database
 from flyball.storage.metadata.migrations import migrate
 from flyball.storage.metadata.unit import SqlMetadata
-from flyball.storage.online import LmdbStore
 from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
 from flyball.training.ports import Engine
 
+BUILDS = "flyball.builds"
+KEPT_BUILDS = 20
 PREDICTIONS = "predictions"  # the lake's table of what was answered
 
 
@@ -51,18 +54,46 @@ class AppliedEvents:
             raise UnavailableError("ingest is still starting", code="starting")
         return self.ingest.events(source, columns, through_lsn=through_lsn)
 
+    def span(self, source: str, columns: Iterable[str], *, after_lsn: int, through_lsn: int) -> pl.DataFrame:
+        if self.ingest is None:
+            raise UnavailableError("ingest is still starting", code="starting")
+        return self.ingest.span(source, columns, after_lsn=after_lsn, through_lsn=through_lsn)
+
+
+class BuildNotes:
+    """What is being built, and what earlier builds took: kept in one file, which control reads."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.builds
+
+    def __call__(self, said: dict[str, Any]) -> None:
+        measured = self.read()["measured"]
+        if said["measured"] is not None:
+            measured = [*measured, said["measured"]][-KEPT_BUILDS:]
+        write_document(self._path, BUILDS, {"running": said["running"], "measured": measured})
+
+    def read(self) -> dict[str, Any]:
+        """`{"running": […], "measured": […]}`, the newest last."""
+        try:
+            return read_document(self._path, BUILDS)
+        except (FileNotFoundError, FlyballError):
+            return {"running": [], "measured": []}
+
 
 def open_ingest(settings: Settings, *, clock: Clock | None = None, store: OnlineStore | None = None) -> Ingest:
     """The ingest core of a state directory; its process is the only writer of log, online state and source tables."""
     layout = Layout(settings.state)
     time = clock or open_clock(layout)
     applied = AppliedEvents()
-    ingest = Ingest(
-        log=SqliteEventLog(layout.event_log),
-        lake=DeltaLake(layout.lake),
-        applier=OnlineWriter(store or LmdbStore(layout.online), time, applied),
-        clock=time,
-    )
+    log, lake = SqliteEventLog(layout.event_log), DeltaLake(layout.lake)
+    online = store or open_writable(layout.online)
+    lost = online.needs_rebuild() and any(total.last_lsn for total in log.totals().values())
+    notes = BuildNotes(layout)
+    writer = OnlineWriter(online, time, applied, builds=Builds(store=online, ranges=applied, note=notes))
+    if lost:
+        writer.conceal()
+    notes({"running": [], "measured": None})  # of an earlier process: what goes on is told again
+    ingest = Ingest(log=log, lake=lake, applier=writer, clock=time)
     applied.ingest = ingest
     return ingest
 
@@ -99,6 +130,7 @@ def open_control(
             ),
             clock=clock or open_clock(layout),
             runs=layout.runs,
+            measured=lambda: list(BuildNotes(layout).read()["measured"]),
             tokens=lambda: tokens(layout),
         )
     )
@@ -137,6 +169,9 @@ class OtherProcesses:
         except NotFoundError as error:
             raise UnavailableError(f"ingest has not taken the newest plan yet: {error.message}", code="plan_not_taken")
         return {name: Horizon(**found) for name, found in horizons.items()}
+
+    def sizes(self) -> dict[str, int]:
+        return {str(source["name"]): int(source["rows"]) for source in self.sources()}
 
     def sources(self) -> list[dict[str, Any]]:
         """The status of each source."""

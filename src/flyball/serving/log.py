@@ -90,6 +90,12 @@ class PredictionWriter:
         if durable:
             self.sync()
 
+    def begin_segment(self) -> None:
+        """Turn to a new segment now, unless the one in use is empty."""
+        with self._lock:
+            if self._fd >= 0 and self._size > HEADER.size:
+                self._begin_segment()
+
     def sync(self) -> None:
         """Bring what was written to the disk."""
         with self._lock:

@@ -237,6 +237,9 @@ class InProcess:
     def flush(self, sources: Sequence[str]) -> dict[str, SourceHorizon]:
         return dict(self._owner._ingest.flush(list(sources)))
 
+    def sizes(self) -> dict[str, int]:
+        return {str(source["name"]): int(source["rows"]) for source in self._owner._ingest.status()["sources"]}
+
 
 def functions_of(project: Project | str | Path) -> dict[str, Any]:
     """The training functions of a declared project, so that breakpoints in the user's own file hold."""
