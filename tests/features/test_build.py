@@ -34,7 +34,7 @@ CARD = ViewSpec(
 OTHER = ViewSpec(
     name="Card", kind="window", source="Payments", entity=("card",), aggregates=(aggregate("n", "count", "3h"),)
 )
-ROW: dict[str, Any] = {name: None for name in ("shop", "count", "score", "online", "kind")}
+ROW: dict[str, Any] = dict.fromkeys(("shop", "count", "score", "online", "kind"))
 
 
 class Ranges(Past):

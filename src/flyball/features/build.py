@@ -101,6 +101,13 @@ class Builds:
             transaction.delete(META, build_key(definition))
         self._views.pop(definition, None)
 
+    def restart(self, transaction: WriteTransaction, source: str) -> None:
+        """Begin the builds over a source anew: rows that they have read are erased."""
+        for definition, view in list(self._views.items()):
+            if view.source.name == source:
+                self.drop(transaction, definition)
+                self.begin(transaction, view)
+
     def keep(self, transaction: WriteTransaction, definitions: Iterable[str]) -> None:
         """Forget the builds of views that nobody wants any more."""
         for definition in (named(transaction, "build/") | set(self._views)) - set(definitions):

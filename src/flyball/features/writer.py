@@ -16,6 +16,7 @@ import polars as pl
 from flyball.define.spec import SourceSpec, ViewSpec
 from flyball.features.batch import apply as kernel_apply
 from flyball.features.build import Builds, named
+from flyball.features.erasure import Without, forget, rebuild, touched
 from flyball.features.frames import once, vectors, words
 from flyball.features.index import KeyIndex
 from flyball.features.kernel import LEVELS
@@ -213,6 +214,28 @@ class OnlineWriter:
         """How many events are held back."""
         with self._store.read() as transaction:
             return sum(1 for _ in transaction.items(held_space(source)))
+
+    def erase(self, source: str, removed: pl.DataFrame, entities: Mapping[str, bytes]) -> None:
+        """Make the views what they would be without the removed rows (a physical frame), and forget their keys.
+
+        To be called while log and lake still have them. Idempotent. Views that are being built begin anew.
+        """
+        spec = self._source(source)
+        history, lsns = self._history, removed["_lsn"].to_list()
+        self._history = Without(history, source, lsns)
+        try:
+            with self._store.write() as transaction:
+                for view in [view for view in self._views.values() if view.source.name == source]:
+                    if view.source.corrections:
+                        transaction.clear(view_space(view.definition))
+                        self._build(transaction, view)
+                    else:
+                        keys = touched(view, removed, entities)
+                        rebuild(transaction, view, keys, self._history, self._update_view)
+                self._builds.restart(transaction, source)
+                forget(transaction, spec, removed)
+        finally:
+            self._history = history
 
     # --- inside a transaction
 

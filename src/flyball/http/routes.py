@@ -50,6 +50,7 @@ ROUTES: tuple[Route, ...] = (
     _route("ingest", "GET", "/v1/sources", P.READ, "list_sources"),
     _route("ingest", "GET", "/v1/sources/{source}/quarantine", P.READ, "list_quarantine"),
     _route("ingest", "POST", "/v1/flush", P.INGEST, "flush"),
+    _route("ingest", "POST", "/v1/sources/{source}/erase", P.ADMIN, "erase_rows"),
     # inference
     _route("inference", "GET", "/v2/health/live", P.PUBLIC, "oip_live"),
     _route("inference", "GET", "/v2/health/ready", P.PUBLIC, "oip_ready"),
@@ -87,6 +88,9 @@ ROUTES: tuple[Route, ...] = (
     _route("control", "GET", "/v1/services/{service}/drift", P.READ, "service_drift"),
     _route("control", "GET", "/v1/predictions/{prediction}", P.READ, "get_prediction"),
     _route("control", "GET", "/v1/batches/{batch}", P.READ, "get_batch"),
+    _route("control", "POST", "/v1/erasures", P.ADMIN, "erase"),
+    _route("control", "GET", "/v1/erasures", P.ADMIN, "list_erasures"),
+    _route("control", "GET", "/v1/erasures/{erasure}", P.ADMIN, "get_erasure"),
 )
 
 

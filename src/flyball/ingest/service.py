@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
+from flyball.ingest.erasing import Eraser
 from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
 from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
 from flyball.ingest.intake import Intake, Progress
@@ -21,7 +22,7 @@ from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.rejection import redact
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import ConflictError, FlyballError, InvalidError
+from flyball.kernel.errors import ConflictError, FlyballError, InternalError, InvalidError
 
 FEEDBACK = SourceSpec(
     name="flyball_feedback",
@@ -55,11 +56,13 @@ class Ingest:
         applier: Applier,
         clock: Clock,
         config: IngestConfig | None = None,
+        eraser: Eraser | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
         self._applier = applier
         self._clock = clock
+        self._eraser = eraser
         self._config = config or IngestConfig()
         self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
@@ -311,6 +314,24 @@ class Ingest:
         frame = self._lake.read(table).sort("_batch", maintain_order=True).tail(limit)
         named = frame.rename({"_known_at": "known_at"}).drop("_batch").to_dicts()
         return [row | {"row": json.loads(row["row"])} for row in named]
+
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> dict[str, Any]:
+        """What `erase` would take: `{"rows", "quarantined", "lsns"}`."""
+        with self._lock:
+            return self._erasing().count(self._known(source), column, digests)
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None = None) -> None:
+        """Erase what log, lake, quarantine and online state hold of one value, known by its keyed digests. What is
+        pushed meanwhile stays. Idempotent; a crash leaves what doing it again completes."""
+        eraser = self._erasing()
+        with self._lock:
+            self.flush([source])
+            eraser.erase(self._known(source), column, digests, entity)
+
+    def _erasing(self) -> Eraser:
+        if self._eraser is None:
+            raise InternalError("this ingest was wired without an eraser", code="no_eraser")
+        return self._eraser
 
     def status(self) -> dict[str, Any]:
         """The plan's epoch and digest; per source what was taken, applied and committed, and how far each is behind.

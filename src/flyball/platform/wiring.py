@@ -14,6 +14,7 @@ from flyball.features.build import Builds
 from flyball.features.ports import OnlineStore
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
+from flyball.ingest.erasing import Eraser
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import FlyballError, NotFoundError, UnavailableError
@@ -31,6 +32,8 @@ from flyball.serving.privacy import pii_digest, pii_key
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.storage.event_log import SqliteEventLog
 from flyball.storage.following import open_writable
+from flyball.storage.lake_erasure import LakeErasure
+from flyball.storage.log_erasure import LogErasure
 from flyball.storage.lake import DeltaLake
 from flyball.storage.metadata.database import open_database
 from flyball.storage.metadata.migrations import migrate
@@ -80,8 +83,15 @@ class BuildNotes:
             return {"running": [], "measured": []}
 
 
-def open_ingest(settings: Settings, *, clock: Clock | None = None, store: OnlineStore | None = None) -> Ingest:
-    """The ingest core of a state directory; its process is the only writer of log, online state and source tables."""
+def open_ingest(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    store: OnlineStore | None = None,
+    at: Callable[[str], None] = lambda step: None,
+) -> Ingest:
+    """The ingest core of a state directory; its process is the only writer of log, online state and source tables.
+    `at` is called before each step of an erasure, and is where tests crash."""
     layout = Layout(settings.state)
     time = clock or open_clock(layout)
     applied = AppliedEvents()
@@ -93,7 +103,16 @@ def open_ingest(settings: Settings, *, clock: Clock | None = None, store: Online
     if lost:
         writer.conceal()
     notes({"running": [], "measured": None})  # of an earlier process: what goes on is told again
-    ingest = Ingest(log=log, lake=lake, applier=writer, clock=time)
+    key = pii_key(layout.predictions)
+    eraser = Eraser(
+        log=LogErasure(log),
+        lake=LakeErasure(lake),
+        state=writer,
+        seal=lambda value: pii_digest(key, value),
+        scrub=getattr(online, "compact", lambda: None),
+        at=at,
+    )
+    ingest = Ingest(log=log, lake=lake, applier=writer, clock=time, eraser=eraser)
     applied.ingest = ingest
     return ingest
 
@@ -132,6 +151,8 @@ def open_control(
             runs=layout.runs,
             measured=lambda: list(BuildNotes(layout).read()["measured"]),
             tokens=lambda: tokens(layout),
+            erasable=LakeErasure(lake, alone=False),
+            predictions=LakeErasure(lake),
         )
     )
     control.start()
@@ -169,6 +190,12 @@ class OtherProcesses:
         except NotFoundError as error:
             raise UnavailableError(f"ingest has not taken the newest plan yet: {error.message}", code="plan_not_taken")
         return {name: Horizon(**found) for name, found in horizons.items()}
+
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> dict[str, Any]:
+        return self._ask().erase_rows(source, column, digests, dry_run=True)
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None) -> None:
+        self._ask().erase_rows(source, column, digests, entity=entity)
 
     def sizes(self) -> dict[str, int]:
         return {str(source["name"]): int(source["rows"]) for source in self.sources()}
