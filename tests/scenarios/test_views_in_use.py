@@ -39,7 +39,11 @@ def shop(
         "shop",
         services=[
             fb.Service(
-                "look", rows=Payments, features=[Card if view else Other, Newest], rollout=rollout or fb.Full(), **service
+                "look",
+                rows=Payments,
+                features=[Card if view else Other, Newest],
+                rollout=rollout or fb.Full(),
+                **service,
             )
         ],
     )
@@ -59,7 +63,7 @@ def ask(p: TestPlatform, number: int = 0, card: str = "x") -> dict[str, Any]:
 def definitions(p: TestPlatform) -> int:
     """How many window views have online state; the latest view is always there."""
     with p._worker._reader._opened().read() as look:  # type: ignore[attr-defined]
-        return sum(key.startswith(b"view/") for key, _ in look.items("meta")) - 1
+        return len([key for key, _ in look.items("meta") if key.startswith(b"view/")]) - 1
 
 
 def test_old_and_new_definitions_answer_side_by_side_and_a_rollback_finds_its_state() -> None:

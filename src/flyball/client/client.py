@@ -225,9 +225,19 @@ class Client:
 
     # erasure
 
-    def erase(self, source: str | Named, column: str, value: str, *, dry_run: bool = False) -> Data:
-        """Ask for everything of one value of a column to be erased; gives the erasure with its id and counts."""
-        body = {"source": name_of(source), "column": column, "value": value, "dry_run": dry_run}
+    def erase(
+        self,
+        source: str | Named,
+        column: str,
+        value: str,
+        *,
+        also: Sequence[tuple[str, str]] = (),
+        dry_run: bool = False,
+    ) -> Data:
+        """Ask for everything of one value of a column to be erased, and of the columns `also` (source, column); gives
+        the erasure with its id. `dry_run` gives the counts, and changes nothing."""
+        more = [list(pair) for pair in also]
+        body = {"source": name_of(source), "column": column, "value": value, "also": more, "dry_run": dry_run}
         return dict(self._control("POST", "/v1/erasures", json=body, timeout=ERASING))
 
     def erasure(self, erasure: str) -> Data:

@@ -21,6 +21,28 @@ SEALED = "pii:"
 _WORDS = re.compile(r"[^\s,;|\"'{}\[\]=]+")
 
 
+def parse_subject(text: str) -> tuple[str, str, str]:
+    """`Source.column=value` in its parts."""
+    where, equals, value = text.partition("=")
+    if not (equals and value):
+        raise _misspelled()
+    return (*parse_column(where), value)
+
+
+def parse_column(text: str) -> tuple[str, str]:
+    """`Source.column` in its parts."""
+    source, dot, column = text.partition(".")
+    if not (dot and source and column):
+        raise _misspelled()
+    return source, column
+
+
+def _misspelled() -> InvalidError:
+    return InvalidError(
+        "what to erase is written Source.column=value", code="bad_subject", hint="such as Payments.card=4111…"
+    )
+
+
 def digests_of(text: str, column: ColumnSpec, seal: Seal) -> tuple[str, ...]:
     """The digests by which a value is found: of its one normal form, and of the forms in which requests bring it.
 
@@ -62,6 +84,11 @@ def of_units(value: Any, column: ColumnSpec) -> Any:
     if column.type == "decimal":
         return _plain(Decimal(int(value)).scaleb(-column.scale))
     return value
+
+
+def to_units(value: Any, column: ColumnSpec) -> Any:
+    """A normal form as a physical value."""
+    return int(Decimal(value).scaleb(column.scale)) if column.type == "decimal" else value
 
 
 def _plain(value: Decimal) -> str:

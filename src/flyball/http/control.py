@@ -66,7 +66,16 @@ class ControlCore(Protocol):
     def prediction(self, prediction: str) -> Data: ...
     def batch(self, name: str) -> Data: ...
     def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[Data]: ...
-    def erase(self, source: str, column: str, value: str, *, actor: Actor, dry_run: bool = False) -> Data: ...
+    def erase(
+        self,
+        source: str,
+        column: str,
+        value: str,
+        *,
+        also: Sequence[tuple[str, str]] = (),
+        actor: Actor,
+        dry_run: bool = False,
+    ) -> Data: ...
     def erasure(self, erasure: str) -> Data: ...
     def erasures(self, *, limit: int = 100) -> list[Data]: ...
     def advance_clock(self, at: int, actor: Actor) -> Data: ...
@@ -141,6 +150,7 @@ class EraseBody(Body):
     source: str
     column: str
     value: str
+    also: list[tuple[str, str]] = []
     dry_run: bool = False
 
 
@@ -353,8 +363,11 @@ class Handlers:
 
     def erase(self, body: EraseBody, actor: Actor = By) -> Response:
         with self._shell.writing:
-            done = self._core.erase(body.source, body.column, body.value, actor=actor, dry_run=body.dry_run)
-        return reply(done)
+            return reply(
+                self._core.erase(
+                    body.source, body.column, body.value, also=body.also, actor=actor, dry_run=body.dry_run
+                )
+            )
 
     def list_erasures(self, limit: Limit = 100) -> Response:
         return reply({"erasures": self._core.erasures(limit=limit)})

@@ -13,8 +13,8 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
-from flyball.ingest.erasing import Eraser
 from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
+from flyball.ingest.erasing import Eraser
 from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
 from flyball.ingest.intake import Intake, Progress
 from flyball.ingest.ports import Applier, EventLog, LakeTables, LogTotals

@@ -97,7 +97,9 @@ class Publisher:
                 versions[ref]["path"] = str(self._packages.path(versions[ref]["digest"]))
             manifest = self._packages.manifest(versions[parts[0].version]["digest"])
             planned[service.name] = _service(service, parts, rollout, manifest, versions)
-        return {"services": planned, "versions": versions, "tokens": self._tokens()}
+        found = {"services": planned, "versions": versions, "tokens": self._tokens()}
+        turns = unit.erasures.turns()
+        return found | ({"segments": turns} if turns else {})
 
     def _ingest(self, unit: Unit) -> dict[str, Any]:
         """What ingest keeps up: all that is declared, and what served versions read as it was declared for them.

@@ -32,9 +32,9 @@ from flyball.serving.privacy import pii_digest, pii_key
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.storage.event_log import SqliteEventLog
 from flyball.storage.following import open_writable
+from flyball.storage.lake import DeltaLake
 from flyball.storage.lake_erasure import LakeErasure
 from flyball.storage.log_erasure import LogErasure
-from flyball.storage.lake import DeltaLake
 from flyball.storage.metadata.database import open_database
 from flyball.storage.metadata.migrations import migrate
 from flyball.storage.metadata.unit import SqlMetadata

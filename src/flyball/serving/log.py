@@ -213,6 +213,10 @@ class PredictionReader:
         whole = _whole(data)
         return Slice(records=records, end=start + whole, torn=whole < len(data))
 
+    def turn(self, slot: str) -> None:
+        """Begin a new segment of a slot that no worker holds, so that those before it are finished."""
+        PredictionWriter(self._root / slot).close()
+
     def remove(self, slot: str, segment: str) -> None:
         """Idempotent."""
         (self._root / slot / segment).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 
@@ -48,6 +49,18 @@ class LakeErasure:
                 self._lake._sync(table)
             self._purge(table)
 
+    def find(self, table: str, columns: Sequence[str], hit: Callable[[dict[str, Any]], bool]) -> list[str]:
+        """The ids of the rows for which `hit` holds; the JSON `columns` are given to it as data."""
+        if not self._lake.types(table):
+            return []
+        names = ["id", "version", *columns]
+        found = []
+        for row in self._lake.scan(table).select(names).collect().iter_rows(named=True):
+            data = {name: json.loads(row[name]) if name in columns and row[name] else row[name] for name in names}
+            if hit(data):
+                found.append(str(row["id"]))
+        return found
+
     def blank(self, table: str, column: str, values: Sequence[str], blanks: Mapping[str, str]) -> None:
         """Set columns of the rows whose `column` is one of the values to SQL literals; their old bytes are gone."""
         if not self._lake.types(table):
@@ -83,16 +96,3 @@ def _among(column: str, values: Sequence[int | str]) -> str:
 
 def _literal(value: int | str) -> str:
     return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
-
-
-def matching_json(lake: DeltaLake, table: str, columns: Sequence[str], hit: Callable[[dict[str, object]], bool]) -> list[str]:
-    """The ids of the rows for which `hit` holds; JSON columns are given to it as data."""
-    if not lake.types(table):
-        return []
-    names = ["id", "version", *columns]
-    found = []
-    for row in lake.scan(table).select(names).collect().iter_rows(named=True):
-        data = {name: json.loads(row[name]) if name in columns and row[name] else row[name] for name in names}
-        if hit(data):
-            found.append(str(row["id"]))
-    return found

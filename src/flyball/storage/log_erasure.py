@@ -12,8 +12,8 @@ from typing import Any
 import polars as pl
 
 from flyball.ingest.frames import numbered
-from flyball.storage.event_log import _NOTHING, SqliteEventLog, _file_of, _header, _pack, _unpack
 from flyball.ingest.ports import NewBatch
+from flyball.storage.event_log import _NOTHING, SqliteEventLog, _file_of, _header, _pack, _unpack
 
 Mask = Callable[[pl.Series], pl.Series]
 Hit = Callable[[dict[str, Any]], bool]
@@ -56,13 +56,15 @@ class LogErasure:
 
     def _batches(self, source: str) -> Iterator[tuple[Any, ...]]:
         sql = "SELECT batch, first_lsn, count, live, known_at, payload, rejected FROM batches WHERE batch = ?"
-        numbers = self._log._select("SELECT batch FROM batches WHERE source = ? AND count > 0 ORDER BY batch", (source,))
+        numbers = self._log._select(
+            "SELECT batch FROM batches WHERE source = ? AND count > 0 ORDER BY batch", (source,)
+        )
         for (number,) in numbers:
             yield from self._log._select(sql, (number,))
 
     def _cut(self, batch: tuple[Any, ...], source: str, column: str, mask: Mask) -> list[str]:
         """Replace a batch by what is left of it: one batch for each run of rows that stay. Gives the file it was in."""
-        number, first, count, live, known_at, payload, rejected = batch
+        number, first, _, live, known_at, payload, rejected = batch
         frame = self._log._frame(payload)
         if column not in frame.columns:
             return []
@@ -94,7 +96,9 @@ class LogErasure:
 
     def _reject(self, source: str, hit: Hit) -> None:
         run = self._log._writer.execute
-        rows = run("SELECT batch, rejected FROM batches WHERE source = ? AND rejected IS NOT NULL", (source,)).fetchall()
+        rows = run(
+            "SELECT batch, rejected FROM batches WHERE source = ? AND rejected IS NOT NULL", (source,)
+        ).fetchall()
         for number, data in rows:
             refused = _unpack(data)
             kept = [row for row in refused if not hit(row)]
