@@ -50,13 +50,17 @@ def digests_of(text: str, column: ColumnSpec, seal: Seal) -> tuple[str, ...]:
     """
     try:
         value = normal(text, column)
-    except (ValueError, InvalidOperation, FlyballError):
+    except (ValueError, KeyError, InvalidOperation, FlyballError):
         value = None
     if value is None:
         raise InvalidError(
             f"the value is not one of column {column.name}, which is of type {column.type}", code="bad_value"
         )
-    forms: list[Any] = [value, str(value)]
+    forms: list[Any] = [value, str(value), text]
+    if column.type == "boolean":
+        forms.append(str(value).lower())
+    if column.type == "decimal":
+        forms.append(f"{Decimal(value):.{column.scale}f}")
     if column.type in ("integer", "decimal", "float"):
         forms += [float(value), *([int(Decimal(str(value)))] if Decimal(str(value)) % 1 == 0 else [])]
     return tuple(dict.fromkeys(str(seal(form)) for form in forms))
