@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ import numpy as np
 import uvloop
 
 from flyball.engines.runtimes import open_runtime
-from flyball.features.online import OnlineReader
+from flyball.features.online import OnlineReader, not_built
 from flyball.features.ports import OnlineStore
 from flyball.features.serving import FeatureServer, ServedFeatures
-from flyball.features.states import META, view_key
+from flyball.features.states import META, REBUILDING, pulse, view_key
 from flyball.features.views import CompiledView
 from flyball.features.warm import warm as warm_features
 from flyball.http.access import LOOPBACK_HOSTS
@@ -53,16 +54,18 @@ from flyball.serving import standalone, trees
 from flyball.serving.follower import PlanFollower
 from flyball.serving.log import PredictionWriter
 from flyball.serving.manifest import Manifest
-from flyball.serving.ports import FeatureBatch, Observer
+from flyball.serving.ports import FeatureBatch, Observer, RecordLog
 from flyball.serving.privacy import pii_key
-from flyball.serving.service import RecordLog, Worker
+from flyball.serving.service import Worker
 from flyball.serving.zygote import Zygote
-from flyball.storage.online import LmdbStore, MemoryStore
+from flyball.storage.following import FollowingStore
+from flyball.storage.online import MemoryStore
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 SYNC_SECONDS = 1.0
+PULSE_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 SKEW = 5_000_000  # an `at` that is older than this asked for the past
 
@@ -94,26 +97,68 @@ class OnlineFeatures:
     While the state is not there (it is being built again), views answer as for an entity that saw nothing, labelled so.
     """
 
-    def __init__(self, open_store: Callable[[], OnlineStore], clock: Clock) -> None:
+    def __init__(
+        self, open_store: Callable[[], OnlineStore], clock: Clock, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._open_store = open_store
         self._clock = clock
+        self._monotonic = monotonic
         self._store: OnlineStore | None = None
         self._servers: dict[tuple[int, bool], tuple[Manifest, FeatureServer]] = {}
+        self._complete: int | None = None
+        self._look_at = 0.0
+        self._told_until = 0.0
 
     def vectors(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
         if not manifest.views:
             return self._batch(self._server(manifest, None).compute(rows, at), at, default=False)
         try:
             computed = self._server(manifest, self._reader()).compute(rows, at)
+            complete = self._complete_through()
         except UnavailableError as error:
-            logger.warning("online state cannot be read", extra={"model": manifest.model, "error": error.message})
-            return self._batch(self._server(manifest, None).compute(rows, at), at, default=True)
-        return self._batch(computed, at, default=False)
+            self._tell(manifest, error)
+            return self.defaults(manifest, rows, at)
+        return self._batch(computed, at, default=False, complete=complete)
 
-    def _reader(self) -> OnlineReader:
+    def defaults(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
+        return self._batch(self._server(manifest, None).compute(rows, at), at, default=True)
+
+    def check(self, manifest: Manifest) -> None:
+        if not manifest.views:
+            return
+        try:
+            with self._opened().read() as transaction:
+                if transaction.get(META, REBUILDING) is not None:
+                    return
+                for view, definition in definitions(manifest):
+                    if transaction.get(META, view_key(definition)) is None:
+                        raise not_built(view)
+        except UnavailableError as error:
+            if error.code == "view_not_built":
+                raise
+
+    def _opened(self) -> OnlineStore:
         if self._store is None:
             self._store = self._open_store()
-        return OnlineReader(self._store)
+        return self._store
+
+    def _reader(self) -> OnlineReader:
+        return OnlineReader(self._opened())
+
+    def _complete_through(self) -> int | None:
+        """The state's pulse, looked at a few times a second: it does not move more often."""
+        now = self._monotonic()
+        if now >= self._look_at or self._complete is None:
+            self._look_at = now + PULSE_SECONDS
+            with self._opened().read() as transaction:
+                self._complete = pulse(transaction)
+        return self._complete
+
+    def _tell(self, manifest: Manifest, error: UnavailableError) -> None:
+        now = self._monotonic()
+        if now >= self._told_until:  # once a second, not once a request
+            self._told_until = now + 1.0
+            logger.warning("online state cannot be read", extra={"model": manifest.model, "error": error.message})
 
     def _server(self, manifest: Manifest, reader: OnlineReader | None) -> FeatureServer:
         key = (id(manifest), reader is not None)
@@ -132,7 +177,9 @@ class OnlineFeatures:
             found = self._servers[key] = (manifest, server)  # holds the manifest, so that its id stays its own
         return found[1]
 
-    def _batch(self, computed: ServedFeatures, at: Sequence[int], *, default: bool) -> FeatureBatch:
+    def _batch(
+        self, computed: ServedFeatures, at: Sequence[int], *, default: bool, complete: int | None = None
+    ) -> FeatureBatch:
         """Rows that state cannot answer exactly: an error where the past was asked for, else stale."""
         errors = dict(computed.errors)
         inexact = [] if default else np.flatnonzero(~computed.exact).tolist()
@@ -147,6 +194,7 @@ class OnlineFeatures:
             known_through={} if default else computed.known_through,
             state="default" if default else "fresh",
             stale=frozenset(inexact) - errors.keys(),
+            complete_through=complete,
             errors=errors,
         )
 
@@ -154,19 +202,23 @@ class OnlineFeatures:
 def _empty_state(manifest: Manifest) -> OnlineReader:
     """State in which nobody was ever seen: views answer what they answer for a new entity."""
     store = MemoryStore()
-    sources = {source.name: source for source in manifest.sources}
     with store.write() as transaction:
-        for view in manifest.views:
-            definition = CompiledView(view, sources[view.source]).definition
+        for _, definition in definitions(manifest):
             transaction.put(META, view_key(definition), b"")
     return OnlineReader(store)
+
+
+def definitions(manifest: Manifest) -> list[tuple[str, str]]:
+    """The views of a version by name, and what their state is kept under."""
+    sources = {source.name: source for source in manifest.sources}
+    return [(view.name, CompiledView(view, sources[view.source]).definition) for view in manifest.views]
 
 
 def build_worker(
     layout: Layout, *, log: RecordLog, clock: Clock, store: OnlineStore | None = None, observer: Observer | None = None
 ) -> Worker:
     """A worker's core on a state directory. `store`: online state of this process; None opens the directory's."""
-    features = OnlineFeatures(lambda: store or LmdbStore(layout.online, readonly=True), clock)
+    features = OnlineFeatures(lambda: store or FollowingStore(layout.online), clock)
     return Worker(
         features=features,
         open_runtime=open_runtime,

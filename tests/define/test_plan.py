@@ -67,7 +67,9 @@ def test_removal_goes_the_other_way() -> None:
     empty = ProjectSpec(name="taxi")
     changes = diff(TAXI, empty)
     assert [c.kind for c in changes] == ["service", "model", "view", "source"]
-    assert changes[-1].causes == ("takes no more events into Trips; its data stays until it is destroyed",)
+    assert changes[-1].causes == (
+        "takes no more events into Trips once no served version reads it; its data stays until it is destroyed",
+    )
 
 
 def test_a_changed_view_backfills_and_trains_and_starts_a_canary() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flyball.define.spec import ProjectSpec, RolloutSpec
@@ -74,6 +75,25 @@ class FakeCore:
 
     def batch(self, name: str) -> Data:
         return {}
+
+    def erase(
+        self,
+        source: str,
+        column: str,
+        value: str,
+        *,
+        also: Sequence[tuple[str, str]] = (),
+        actor: Actor,
+        dry_run: bool = False,
+    ) -> Data:
+        self.asked.append(("erase", source, column, value, list(also), actor.name, dry_run))
+        return {"erasure": "erasure_1", "step": "requested"}
+
+    def erasure(self, erasure: str) -> Data:
+        return {"erasure": erasure, "step": "done"}
+
+    def erasures(self, *, limit: int = 100) -> list[Data]:
+        return []
 
     def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[Data]:
         return [{"subject": subject, "kind": kind, "limit": limit}]

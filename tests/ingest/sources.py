@@ -77,7 +77,12 @@ class MemoryApplier:
         self.released = 0
         self.views: tuple[ViewSpec, ...] = ()
 
-    def load_plan(self, sources: Sequence[SourceSpec], views: Sequence[ViewSpec]) -> None:
+    def load_plan(
+        self,
+        sources: Sequence[SourceSpec],
+        views: Sequence[ViewSpec],
+        earlier: Sequence[tuple[ViewSpec, SourceSpec]] = (),
+    ) -> None:
         self.views = tuple(views)
 
     def apply(self, source: str, frame: pl.DataFrame) -> int:

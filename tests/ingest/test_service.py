@@ -272,7 +272,12 @@ def test_an_applier_may_read_events_while_it_takes_a_plan(tmp_path: Path) -> Non
     seen: list[list[str]] = []
 
     class Reading(MemoryApplier):
-        def load_plan(self, sources: Sequence[SourceSpec], views: Sequence[ViewSpec]) -> None:
+        def load_plan(
+            self,
+            sources: Sequence[SourceSpec],
+            views: Sequence[ViewSpec],
+            earlier: Sequence[tuple[ViewSpec, SourceSpec]] = (),
+        ) -> None:
             super().load_plan(sources, views)
             if len(views) == 1:
                 seen.append(ingest.events("Payments", ["id"], through_lsn=4)["id"].to_list())

@@ -52,9 +52,21 @@ class FakeLog:
     def remove(self, slot: str, segment: str) -> None:
         self.data[slot].pop(segment, None)
 
+    def live(self, slot: str) -> bool:
+        return True
+
+    def turn(self, slot: str) -> None: ...
+
 
 class FakeLake:
     """Tables in memory that know the versions of an application."""
+
+    def find(self, table: str, columns: Sequence[str], hit: Any) -> list[str]:
+        return []
+
+    def blank(self, table: str, column: str, values: Sequence[str], blanks: Any) -> None: ...
+
+    def erase(self, table: str, column: str, values: Sequence[Any]) -> None: ...
 
     def __init__(self) -> None:
         self.tables: dict[str, pl.DataFrame] = {}
@@ -138,6 +150,16 @@ class FakeIngest:
         if self.down:
             raise UnavailableError("ingest is starting")
         return {s: Horizon(lsn=self.rows.get(s, 0), version=1, rows=self.rows.get(s, 0)) for s in sources}
+
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> dict[str, Any]:
+        return {"rows": 0, "quarantined": 0, "lsns": []}
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None) -> None: ...
+
+    def sizes(self) -> dict[str, int]:
+        if self.down:
+            raise UnavailableError("ingest is starting")
+        return self.rows
 
 
 class FakeEngine:

@@ -107,6 +107,8 @@ class Platform:
                 readers=readers,
                 clock=self.clock,
                 runs=self.folder / "runs",
+                erasable=self.lake,
+                predictions=self.lake,
                 quality=QualityRule(min_labels=100),
             )
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from flyball.define.spec import ColumnSpec, FeatureSpec, SourceSpec, TaskSpec
 from flyball.engines.runtimes import open_runtime
+from flyball.features.online import not_built
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.kernel.files import write_document
@@ -122,11 +125,25 @@ class FakeFeatures:
     def __init__(self) -> None:
         self.broken = False
         self.batches: list[int] = []
+        self.missing = ""  # a view that is not built yet
+        self.complete_through: int | None = None
+        self.took: Callable[[], None] = lambda: None
 
     def vectors(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
         if self.broken:
             raise RuntimeError("the store is gone")
         self.batches.append(len(rows))
+        self.took()
+        return self._read(manifest, rows)
+
+    def defaults(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
+        return dataclasses.replace(self._read(manifest, rows), state="default", lsn={}, known_through={})
+
+    def check(self, manifest: Manifest) -> None:
+        if self.missing:
+            raise not_built(self.missing)
+
+    def _read(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]]) -> FeatureBatch:
         matrix = np.full((len(rows), len(manifest.features)), np.nan)
         errors: dict[int, FlyballError] = {}
         for i, row in enumerate(rows):
@@ -139,7 +156,13 @@ class FakeFeatures:
                     matrix[i, j] = spec.categories.index(value) if spec.categories else float(value)
             if row.get("amount") == 13:
                 errors[i] = InvalidError("the state does not reach back that far", code="too_old")
-        return FeatureBatch(matrix=matrix, lsn={"Payments": 7}, known_through={"Payments": NOW}, errors=errors)
+        return FeatureBatch(
+            matrix=matrix,
+            lsn={"Payments": 7},
+            known_through={"Payments": NOW},
+            complete_through=self.complete_through,
+            errors=errors,
+        )
 
 
 class FailingRuntime:
@@ -168,7 +191,9 @@ class FailingRuntime:
 class Bench:
     """A worker on a prediction log of its own."""
 
-    def __init__(self, root: Path, *, runtime: OpenRuntime = open_runtime) -> None:
+    def __init__(
+        self, root: Path, *, runtime: OpenRuntime = open_runtime, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self.features = FakeFeatures()
         self.clock = ManualClock(NOW)
         self.root = root / "predictions"
@@ -179,6 +204,7 @@ class Bench:
             log=self.log,
             clock=self.clock,
             pii_key=b"k" * 32,
+            monotonic=monotonic,
         )
 
     def records(self) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command → module, one line of help
     "rollback": ("release", "Give a service its previous version back."),
     "predict": ("predict", "Ask a service for predictions."),
     "status": ("status", "Tell what runs, what is behind, what is wrong."),
+    "erase": ("erase", "Erase all rows of one value, such as a card's."),
     "logs": ("logs", "Show the logs of a run or a process."),
     "demo": ("demo", "Run the whole loop on simulated card payments."),
 }

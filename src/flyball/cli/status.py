@@ -63,6 +63,12 @@ def told(now: dict[str, Any], url: str) -> str:
     ]
     if processes:
         parts.append(table(("process", "state", "pid", "restarts", ""), processes))
+    building = [building_of(view) for view in now.get("views") or [] if view.get("build")]
+    if building:
+        parts.append("\n".join(building))
+    erasures = [erasure_of(erasure) for erasure in now.get("erasures") or []]
+    if erasures:
+        parts.append("\n".join(erasures))
     wrong = wrongs(now)
     parts.append("\n".join(f"wrong: {line}" for line in wrong) if wrong else "nothing is wrong")
     return "\n\n".join(parts)
@@ -108,6 +114,24 @@ def derived(now: dict[str, Any]) -> list[tuple[Any, ...]]:
 def described(now: dict[str, Any], what: str) -> list[tuple[str, dict[str, Any]]]:
     """The sources that have a status of this kind."""
     return [(str(s.get("name")), s[what]) for s in now.get("sources") or [] if s.get(what)]
+
+
+def building_of(view: dict[str, Any]) -> str:
+    """How far a view is that is built beside the others."""
+    build = view["build"]
+    left = build.get("seconds_left")
+    still = "" if left is None else f", about {left:,.0f} s left"
+    return f"building: view {view['name']} of {view['source']}, {build['rows']:,} of {build['of']:,} rows{still}"
+
+
+def erasure_of(erasure: dict[str, Any]) -> str:
+    """What an erasure took, and which runs had learned from it."""
+    columns = ", ".join(f"{t['source']}.{t['column']}" for t in erasure["targets"])
+    rows = sum(t["rows"] for t in erasure["targets"])
+    runs = ", ".join(run["run"] for run in erasure["runs"])
+    learned = f"; it was in the training sets of {runs}" if runs else ""
+    at = show_time(erasure["at"])
+    return f"erasure {erasure['erasure']} of {columns} ({at}, {erasure['step']}): {rows:,} rows{learned}"
 
 
 def wrongs(now: dict[str, Any]) -> list[str]:

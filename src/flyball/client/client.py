@@ -23,6 +23,7 @@ Progress = Callable[[int, int], None]
 """Called with what is done and the total, both in bytes."""
 
 CHUNK = 1 << 20
+ERASING = 600.0  # seconds; tables are written anew
 FILE_FORMATS = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
@@ -249,6 +250,40 @@ class Client:
 
     def batch(self, name: str) -> Data:
         return dict(self._control("GET", f"/v1/batches/{seg(name)}", idempotent=True))
+
+    # erasure
+
+    def erase(
+        self,
+        source: str | Named,
+        column: str,
+        value: str,
+        *,
+        also: Sequence[tuple[str, str]] = (),
+        dry_run: bool = False,
+    ) -> Data:
+        """Ask for everything of one value of a column to be erased, and of the columns `also` (source, column); gives
+        the erasure with its id. `dry_run` gives the counts, and changes nothing."""
+        more = [list(pair) for pair in also]
+        body = {"source": name_of(source), "column": column, "value": value, "also": more, "dry_run": dry_run}
+        return dict(self._control("POST", "/v1/erasures", json=body, timeout=ERASING))
+
+    def erasure(self, erasure: str) -> Data:
+        return dict(self._control("GET", f"/v1/erasures/{seg(erasure)}", idempotent=True, timeout=ERASING))
+
+    def erasures(self, *, limit: int = 100) -> list[Data]:
+        """The newest first."""
+        return list(self._control("GET", "/v1/erasures", params={"limit": limit}, idempotent=True)["erasures"])
+
+    def erase_rows(
+        self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None = None, dry_run: bool = False
+    ) -> Data:
+        """Ingest's part of an erasure, which control asks for. Idempotent."""
+        body = {"column": column, "digests": list(digests), "dry_run": dry_run}
+        if entity is not None:
+            body["entity"] = entity.hex()
+        path = f"/v1/sources/{seg(source)}/erase"
+        return dict(self._ingest("POST", path, json=body, idempotent=True, timeout=ERASING))
 
     # inference
 

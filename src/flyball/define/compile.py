@@ -134,6 +134,8 @@ class _Compiler:
             default=float(service.default) if isinstance(service.default, (int, float)) else service.default,
             retrain=service.retrain,
             log=service.log,
+            max_staleness=duration(service.max_staleness),
+            views=service.views,
             owner=service.owner,
             description=service.description,
         )

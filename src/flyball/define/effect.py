@@ -20,7 +20,7 @@ from flyball.kernel.times import show_duration
 Causes = tuple[str, ...]
 
 REMOVED = {
-    "source": "takes no more events into {name}; its data stays until it is destroyed",
+    "source": "takes no more events into {name} once no served version reads it; its data stays until it is destroyed",
     "view": "drops the online state of {name} once no served version needs it",
     "model": "trains {name} no more; its versions stay",
     "service": "stops answering for {name}; its predictions stay",

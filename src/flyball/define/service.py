@@ -100,6 +100,9 @@ class Service:
         rows, features: of a service without a model: the fields of a request and what is answered.
         default: what is answered where the model cannot; labelled as such.
         log: `durable` fsyncs each prediction before its reply.
+        max_staleness: how far online state may be behind before a reply says that its features are stale.
+        views: where online state cannot be read, views are at their declared defaults and the reply says so;
+            `required` then answers the service's default in the place of the model's answer.
     """
 
     name: str
@@ -112,6 +115,8 @@ class Service:
     default: float | str | None = None
     retrain: RetrainSpec | None = None
     log: Literal["async", "durable"] = "async"
+    max_staleness: str = "1h"
+    views: Literal["optional", "required"] = "optional"
     owner: str = ""
     description: str = ""
 
@@ -131,6 +136,9 @@ class Service:
             raise mistake(f"{shown} retrains, but its model is not trained here; leave retrain= out")
         if self.log not in ("async", "durable"):
             raise mistake(f"{shown}: log is 'async' or 'durable', not {self.log!r}")
+        if self.views not in ("optional", "required"):
+            raise mistake(f"{shown}: views is 'optional' or 'required', not {self.views!r}")
+        positive(f"{shown}: max_staleness", self.max_staleness)
         for name, kind, right in (
             ("load", LoadSpec, "fb.Load(rps=200)"),
             ("rollout", RolloutSpec, "fb.Canary()"),

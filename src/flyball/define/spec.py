@@ -316,6 +316,9 @@ class RetrainSpec(Spec, frozen=True, kw_only=True):
 
 
 class ServiceSpec(Spec, frozen=True, kw_only=True):
+    """`max_staleness`: how far online state may be behind before replies say so. `views`: `required` answers the
+    service's default, not the model's, where online state cannot be read."""
+
     name: str
     model: str
     load: LoadSpec = LoadSpec()
@@ -323,6 +326,8 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
     default: float | str | None = None
     retrain: RetrainSpec | None = None
     log: Literal["async", "durable"] = "async"
+    max_staleness: int = 3_600_000_000
+    views: Literal["optional", "required"] = "optional"
     owner: str = ""
     description: str = ""
 

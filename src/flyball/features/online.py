@@ -47,14 +47,18 @@ class OnlineReader:
             return [_read(transaction, lookup, at) for lookup in lookups]
 
 
+def not_built(view: str) -> UnavailableError:
+    return UnavailableError(
+        f"the view {view} is not built yet in this definition",
+        code="view_not_built",
+        hint="wait for the ingest process; flyball status shows how far it is",
+    )
+
+
 def _read(transaction: ReadTransaction, lookup: Lookup, at: int | Words) -> ViewValues:
     view, keys = lookup.view, lookup.keys
     if transaction.get(META, view_key(view.definition)) is None:
-        raise UnavailableError(
-            f"the view {view.spec.name} is not built yet in this definition",
-            code="view_not_built",
-            hint="wait for the ingest process; flyball status shows how far it is",
-        )
+        raise not_built(view.spec.name)
     n, features = len(keys), len(view.spec.features)
     blobs = transaction.get_many(view_space(view.definition), keys.unique)
     words, blob_at = join(blobs, view.empty_state.tobytes())

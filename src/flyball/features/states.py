@@ -1,6 +1,9 @@
 """Where online state lies in the store, and how its words are written.
 
 meta            source/NAME → {lsn, known_through};  view/DEFINITION → {source, head}
+                hidden/DEFINITION → the same, of a view that is kept up while the whole state is being built again;
+                build/DEFINITION → how far a view is that is built beside the others;
+                pulse → domain time up to which all that ingestion took is in the state
 view/DEFINITION entity key → packed state
 key/SOURCE      event key → first LSN
 age/SOURCE      time, event key → nothing: the order in which keys are forgotten
@@ -20,6 +23,8 @@ from flyball.features.accumulator import Words
 from flyball.features.ports import ReadTransaction
 
 META = "meta"
+PULSE = b"pulse"
+REBUILDING = b"rebuilding"
 _OFFSET = 1 << 63
 
 
@@ -52,6 +57,20 @@ def source_key(source: str) -> bytes:
 
 def view_key(definition: str) -> bytes:
     return f"view/{definition}".encode()
+
+
+def hidden_key(definition: str) -> bytes:
+    return f"hidden/{definition}".encode()
+
+
+def build_key(definition: str) -> bytes:
+    return f"build/{definition}".encode()
+
+
+def pulse(transaction: ReadTransaction) -> int | None:
+    """Domain time up to which the state has all that ingestion took; None: nothing says so."""
+    data = transaction.get(META, PULSE)
+    return None if data is None else int(msgspec.msgpack.decode(data))
 
 
 def source_state(transaction: ReadTransaction, source: str) -> SourceState:

@@ -6,7 +6,7 @@ held-back history and the applied LSN, so that after a crash the log goes on exa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,15 +15,20 @@ import polars as pl
 
 from flyball.define.spec import SourceSpec, ViewSpec
 from flyball.features.batch import apply as kernel_apply
+from flyball.features.build import Builds, named
+from flyball.features.erasure import Without, forget, rebuild, touched
 from flyball.features.frames import once, vectors, words
 from flyball.features.index import KeyIndex
 from flyball.features.kernel import LEVELS
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
 from flyball.features.states import (
     META,
+    PULSE,
+    REBUILDING,
     SourceState,
     encode,
     held_space,
+    hidden_key,
     join,
     ordered,
     source_key,
@@ -35,8 +40,10 @@ from flyball.features.states import (
 from flyball.features.views import CompiledView, Events
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError
+from flyball.kernel.times import SECOND
 
 _NEVER = 1 << 62
+PULSE_EVERY = SECOND // 4  # of domain time
 _PHYSICAL: dict[str, pl.DataType] = {
     "string": pl.String(),
     "category": pl.String(),
@@ -57,38 +64,68 @@ class OnlineWriter:
     Args:
         store: a store that needs a rebuild is emptied; every source then begins at LSN 0 again.
         history: gives back what was applied, to build views that come later.
+        builds: how views over long sources are built beside the others; without it, all are built at once.
     """
 
-    def __init__(self, store: OnlineStore, clock: Clock, history: EventReader) -> None:
+    def __init__(self, store: OnlineStore, clock: Clock, history: EventReader, *, builds: Builds | None = None) -> None:
         self._store = store
+        self._builds = builds or Builds(store=store)
         self._clock = clock
         self._history = history
         self._sources: dict[str, SourceSpec] = {}
         self._views: dict[str, CompiledView] = {}
         self._index: dict[str, KeyIndex] = {}
+        self._announced: dict[str, CompiledView] = {}  # whose build was completed in the transaction at hand
+        self._pulsed: int | None = None
         self._next_held: dict[str, int] = {}  # when the next held-back event becomes known
         if store.needs_rebuild():
             store.reset()
 
-    def load_plan(self, sources: Sequence[SourceSpec], views: Sequence[ViewSpec]) -> None:
+    def conceal(self) -> None:
+        """Show no view until all that was logged has been applied again: the state was lost, and what there is of it
+        meanwhile would be old without anyone knowing. Survives a restart; `release` ends it."""
+        with self._store.write() as transaction:
+            transaction.put(META, REBUILDING, b"")
+
+    def load_plan(
+        self,
+        sources: Sequence[SourceSpec],
+        views: Sequence[ViewSpec],
+        earlier: Sequence[tuple[ViewSpec, SourceSpec]] = (),
+    ) -> None:
         """Take these sources and views: build what is new from history, drop the state of what is gone.
 
-        All or nothing: where a view cannot be built, the earlier plan stays in force.
+        `earlier` are views that served versions read as their source was declared then. All or nothing: where a view
+        cannot be built, the earlier plan stays in force. A view over a long source is built beside the others, by
+        `release`, and is not there for readers until then.
         """
         by_name = {source.name: source for source in sources}
         compiled = [CompiledView(view, by_name[view.source]) for view in views]
-        wanted = {view.definition: view for view in compiled}
+        compiled += [CompiledView(view, source) for view, source in earlier if _there(view, source, by_name)]
+        wanted = {view.definition: view for view in reversed(compiled)}
         with self._store.write() as transaction:
-            stored = {key[len(b"view/") :].decode() for key, _ in transaction.items(META) if key.startswith(b"view/")}
+            concealed = transaction.get(META, REBUILDING) is not None
+            stored = named(transaction, "view/") | named(transaction, "hidden/")
             stale = {name for name in stored & set(wanted) if not _same_head(transaction, wanted[name])}
             for gone in (stored - set(wanted)) | stale:
                 transaction.clear(view_space(gone))
                 transaction.delete(META, view_key(gone))
+                transaction.delete(META, hidden_key(gone))
+            self._builds.keep(transaction, wanted)
+            ready = stored - stale
             for view in wanted.values():
-                if view.definition not in stored - stale:
-                    self._build(transaction, view)
+                lsn = source_state(transaction, view.source.name).lsn
+                if view.definition in ready:
+                    continue
+                if self._builds.belongs(view, lsn):
+                    self._builds.begin(transaction, view)
+                else:
+                    self._builds.drop(transaction, view.definition)
+                    self._build(transaction, view, hidden_key if concealed else view_key)
+                    ready.add(view.definition)
             held = {name: self._first_held(transaction, name) for name in by_name}
-        self._sources, self._views, self._next_held = by_name, wanted, held
+        self._sources, self._next_held = by_name, held
+        self._views = {name: view for name, view in wanted.items() if name in ready}
         self._index = {name: self._index.get(name) or KeyIndex(name) for name in by_name}
 
     def apply(self, source: str, frame: pl.DataFrame) -> int:
@@ -118,7 +155,11 @@ class OnlineWriter:
         return fresh.height
 
     def release(self, now: int) -> int:
-        """Make the held-back history visible that is known by `now`; how many events."""
+        """Make the held-back history visible that is known by `now`; how many events.
+
+        To be called when all that was logged is applied: it says so to readers (the state's pulse), shows the views
+        where they were concealed until then, and goes on with a build, one range a call.
+        """
         count = 0
         for name, spec in self._sources.items():
             if self._next_held.get(name, _NEVER) > now:
@@ -130,7 +171,28 @@ class OnlineWriter:
                 self._save(transaction, name, SourceState(lsn=state.lsn, known_through=through))
             self._next_held[name] = held
             count += released
+        self._pulse(now)
+        completed = self._builds.step(self._update_view, self.seen_first, self._announce)
+        if completed:
+            self._views = {**self._views, completed: self._announced.pop(completed)}
         return count
+
+    def _pulse(self, now: int) -> None:
+        if self._pulsed is not None and 0 <= now - self._pulsed < PULSE_EVERY:
+            return
+        with self._store.write() as transaction:
+            transaction.put(META, PULSE, encode(now))
+            if transaction.get(META, REBUILDING) is not None:
+                for name in named(transaction, "hidden/"):
+                    transaction.put(META, view_key(name), transaction.get(META, hidden_key(name)) or b"")
+                    transaction.delete(META, hidden_key(name))
+                transaction.delete(META, REBUILDING)
+        self._pulsed = now
+
+    def _announce(self, transaction: WriteTransaction, view: CompiledView) -> None:
+        """A build is complete: from the next event on the view is one of the others."""
+        transaction.put(META, view_key(view.definition), encode(_built(view)))
+        self._announced[view.definition] = view
 
     def seen_first(self, source: str, keys: pl.Series, lsns: pl.Series) -> pl.Series:
         """Boolean: is the event with this LSN the first with its key. A key that was forgotten counts as first."""
@@ -153,6 +215,28 @@ class OnlineWriter:
         with self._store.read() as transaction:
             return sum(1 for _ in transaction.items(held_space(source)))
 
+    def erase(self, source: str, removed: pl.DataFrame, entities: Mapping[str, bytes]) -> None:
+        """Make the views what they would be without the removed rows (a physical frame), and forget their keys.
+
+        To be called while log and lake still have them. Idempotent. Views that are being built begin anew.
+        """
+        spec = self._source(source)
+        history, lsns = self._history, removed["_lsn"].to_list()
+        self._history = Without(history, source, lsns)
+        try:
+            with self._store.write() as transaction:
+                for view in [view for view in self._views.values() if view.source.name == source]:
+                    if view.source.corrections:
+                        transaction.clear(view_space(view.definition))
+                        self._build(transaction, view)
+                    else:
+                        keys = touched(view, removed, entities)
+                        rebuild(transaction, view, keys, self._history, self._update_view)
+                self._builds.restart(transaction, source)
+                forget(transaction, spec, removed)
+        finally:
+            self._history = history
+
     # --- inside a transaction
 
     def _source(self, name: str) -> SourceSpec:
@@ -164,7 +248,7 @@ class OnlineWriter:
     def _save(self, transaction: WriteTransaction, source: str, state: SourceState) -> None:
         transaction.put(META, source_key(source), encode(state))
 
-    def _build(self, transaction: WriteTransaction, view: CompiledView) -> None:
+    def _build(self, transaction: WriteTransaction, view: CompiledView, key: Callable[[str], bytes] = view_key) -> None:
         """Build a new view from what was applied and is known, up to the LSN that the source stands at."""
         source = view.source
         state = source_state(transaction, source.name)
@@ -173,12 +257,13 @@ class OnlineWriter:
             known = pl.max_horizontal("_known_at", pl.col("_event_time") - source.skew)
             frame = once(frame.filter((pl.col("_lsn") <= state.lsn) & (known <= state.known_through)))
             self._update_view(transaction, view, frame.sort("_known_at", "_lsn"))
-        transaction.put(META, view_key(view.definition), encode(_built(view)))
+        transaction.put(META, key(view.definition), encode(_built(view)))
 
     def _update(self, transaction: WriteTransaction, source: str, frame: pl.DataFrame) -> None:
         for view in self._views.values():
             if view.source.name == source and frame.height:
                 self._update_view(transaction, view, frame)
+        self._builds.update(transaction, source, frame, self._update_view)
 
     def _update_view(self, transaction: WriteTransaction, view: CompiledView, frame: pl.DataFrame) -> None:
         """Apply events, in the frame's order, to the states of their entities."""
@@ -222,13 +307,20 @@ class OnlineWriter:
         return len(rows), following
 
 
+def _there(view: ViewSpec, source: SourceSpec, declared: Mapping[str, SourceSpec]) -> bool:
+    """Whether events of a source still have all that a view of its earlier declaration reads."""
+    now = declared.get(view.source)
+    have = {column.name for column in now.columns} if now is not None else set()
+    return now is not None and have.issuperset(CompiledView(view, source).columns)
+
+
 def _built(view: CompiledView) -> dict[str, Any]:
     """What is noted of a view that was built. Its head follows the source's skew, and says what a state still holds."""
     return {"source": view.source.name, "head": view.plan.head}
 
 
 def _same_head(transaction: WriteTransaction, view: CompiledView) -> bool:
-    data = transaction.get(META, view_key(view.definition))
+    data = transaction.get(META, view_key(view.definition)) or transaction.get(META, hidden_key(view.definition))
     return data is not None and msgspec.msgpack.decode(data) == _built(view)
 
 

@@ -66,6 +66,18 @@ class ControlCore(Protocol):
     def prediction(self, prediction: str) -> Data: ...
     def batch(self, name: str) -> Data: ...
     def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[Data]: ...
+    def erase(
+        self,
+        source: str,
+        column: str,
+        value: str,
+        *,
+        also: Sequence[tuple[str, str]] = (),
+        actor: Actor,
+        dry_run: bool = False,
+    ) -> Data: ...
+    def erasure(self, erasure: str) -> Data: ...
+    def erasures(self, *, limit: int = 100) -> list[Data]: ...
     def advance_clock(self, at: int, actor: Actor) -> Data: ...
 
 
@@ -132,6 +144,14 @@ class ReleaseBody(Body):
 
 class ApproveBody(Body):
     version: int | str | None = None
+
+
+class EraseBody(Body):
+    source: str
+    column: str
+    value: str
+    also: list[tuple[str, str]] = []
+    dry_run: bool = False
 
 
 class ClockBody(Body):
@@ -338,6 +358,22 @@ class Handlers:
 
     def get_batch(self, batch: str) -> Response:
         return reply(self._core.batch(batch))
+
+    # erasure
+
+    def erase(self, body: EraseBody, actor: Actor = By) -> Response:
+        with self._shell.writing:
+            return reply(
+                self._core.erase(
+                    body.source, body.column, body.value, also=body.also, actor=actor, dry_run=body.dry_run
+                )
+            )
+
+    def list_erasures(self, limit: Limit = 100) -> Response:
+        return reply({"erasures": self._core.erasures(limit=limit)})
+
+    def get_erasure(self, erasure: str) -> Response:
+        return reply(self._core.erasure(erasure))
 
 
 def same_route(request: Request) -> None:

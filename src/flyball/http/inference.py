@@ -26,7 +26,8 @@ from flyball.kernel.times import parse_time
 from flyball.serving import tensors as oip
 from flyball.serving.batcher import TickBatcher
 from flyball.serving.ports import Tensors
-from flyball.serving.service import Ask, Outcome, Worker, reply_data
+from flyball.serving.replies import Outcome, reply_data
+from flyball.serving.service import Ask, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -221,8 +222,8 @@ class InferenceApp:
 
         def answer() -> Response:
             try:
-                name, number, outputs = self._worker.infer_tensors(model, asked, version=version, binary=binary)
-                return _tensor_reply(asked, name, number, outputs)
+                name, number, outputs, labels = self._worker.infer_tensors(model, asked, version=version, binary=binary)
+                return _tensor_reply(asked, name, number, outputs, labels)
             except FlyballError as error:
                 self._metrics.refused(error.code)
                 return error_response(error, request.path)
@@ -266,7 +267,9 @@ def _read_rows(body: Mapping[str, Any]) -> tuple[list[Any], int | None, bool]:
     return rows, moment, False
 
 
-def _tensor_reply(request: Mapping[str, Any], name: str, version: str, outputs: Tensors) -> Response:
+def _tensor_reply(
+    request: Mapping[str, Any], name: str, version: str, outputs: Tensors, labels: Mapping[str, Any]
+) -> Response:
     """The reply as JSON, or, for outputs asked for in binary, JSON followed by their bytes."""
     parameters = request.get("parameters") or {}
     everything = bool(parameters.get("binary_data_output")) if isinstance(parameters, dict) else False
@@ -292,6 +295,8 @@ def _tensor_reply(request: Mapping[str, Any], name: str, version: str, outputs: 
             }
         )
     body: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": described}
+    if labels:
+        body["parameters"] = dict(labels)
     if request.get("id") is not None:
         body["id"] = str(request["id"])
     if not raw:

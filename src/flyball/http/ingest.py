@@ -65,6 +65,10 @@ class IngestCore(quarantine.QuarantineCore, Protocol):
 
     def sources(self) -> list[SourceSpec]: ...
 
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> dict[str, Any]: ...
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None = None) -> None: ...
+
     def status(self) -> dict[str, Any]: ...
 
 
@@ -118,6 +122,7 @@ class IngestApp:
             "retry_quarantine": self._retry_quarantine,
             "drop_quarantine": self._drop_quarantine,
             "flush": self._flush,
+            "erase_rows": self._erase,
         }
         self._group.start()
 
@@ -299,6 +304,23 @@ class IngestApp:
             return json_response({"horizons": {k: asdict(v) for k, v in self._core.flush(names).items()}})
 
         self._later(self._pool, flush, respond)
+
+    def _erase(self, request: Request, params: dict[str, str], respond: Respond) -> None:
+        """Digests in, counts out: the value itself never comes here."""
+        body = _json(request.body)
+        if not isinstance(body, dict) or not isinstance(body.get("digests"), list) or not body.get("column"):
+            raise InvalidError('send {"column": name, "digests": [digest]}', code="bad_body")
+        source, column = params["source"], str(body["column"])
+        digests = [str(digest) for digest in body["digests"]]
+
+        def erase() -> Response:
+            if body.get("dry_run"):
+                return json_response(self._core.count_erased(source, column, digests))
+            entity = bytes.fromhex(body["entity"]) if body.get("entity") else None
+            self._core.erase(source, column, digests, entity=entity)
+            return json_response({"erased": True})
+
+        self._later(self._pool, erase, respond)
 
     # --- threads
 

@@ -51,6 +51,7 @@ class InferenceMetrics:
         self._replies: Counter[Labels] = Counter()
         self._errors: Counter[Labels] = Counter()
         self._refusals: Counter[Labels] = Counter()
+        self._features: Counter[Labels] = Counter()
         self._latency = Histogram(LATENCY)
         self._model = Histogram(LATENCY)
         self._rows = Histogram(ROWS)
@@ -60,6 +61,10 @@ class InferenceMetrics:
             counts = self._replies if outcome in RUNGS else self._errors
             counts[self._worker, service, version, outcome] += 1
             self._latency.observe((self._worker, service, version), latency_us / 1_000_000)
+
+    def features(self, service: str, version: str, state: str, rows: int) -> None:
+        with self._lock:
+            self._features[self._worker, service, version, state] += rows
 
     def batch(self, service: str, version: str, rows: int, model_us: int) -> None:
         with self._lock:
@@ -79,6 +84,12 @@ class InferenceMetrics:
                 *_counter("flyball_predictions_total", "Replies by rung.", (*by_version, "rung"), self._replies),
                 *_counter(
                     "flyball_prediction_errors_total", "Rows without a reply.", (*by_version, "code"), self._errors
+                ),
+                *_counter(
+                    "flyball_features_total",
+                    "Rows by the state of their features.",
+                    (*by_version, "state"),
+                    self._features,
                 ),
                 *_counter("flyball_refused_total", "Refused requests.", ("worker", "code"), self._refusals),
                 *_head("flyball_prediction_seconds", "histogram", "From arrival to the logged reply."),

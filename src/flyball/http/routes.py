@@ -54,6 +54,7 @@ ROUTES: tuple[Route, ...] = (
     _route("ingest", "POST", "/v1/sources/{source}/quarantine/drop", P.INGEST, "drop_quarantine"),
     _route("ingest", "GET", "/v1/quarantine/{id}", P.READ, "show_quarantined"),
     _route("ingest", "POST", "/v1/flush", P.INGEST, "flush"),
+    _route("ingest", "POST", "/v1/sources/{source}/erase", P.ADMIN, "erase_rows"),
     # inference
     _route("inference", "GET", "/v2/health/live", P.PUBLIC, "oip_live"),
     _route("inference", "GET", "/v2/health/ready", P.PUBLIC, "oip_ready"),
@@ -91,6 +92,9 @@ ROUTES: tuple[Route, ...] = (
     _route("control", "GET", "/v1/services/{service}/drift", P.READ, "service_drift"),
     _route("control", "GET", "/v1/predictions/{prediction}", P.READ, "get_prediction"),
     _route("control", "GET", "/v1/batches/{batch}", P.READ, "get_batch"),
+    _route("control", "POST", "/v1/erasures", P.ADMIN, "erase"),
+    _route("control", "GET", "/v1/erasures", P.ADMIN, "list_erasures"),
+    _route("control", "GET", "/v1/erasures/{erasure}", P.ADMIN, "get_erasure"),
 )
 
 

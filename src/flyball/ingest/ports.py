@@ -252,8 +252,14 @@ class LakeTables(Protocol):
 class Applier(Protocol):
     """The online side: features over events. Called by one thread at a time."""
 
-    def load_plan(self, sources: Sequence[SourceSpec], views: Sequence[ViewSpec]) -> None:
-        """Take these sources and views; a view that is new is built before the next event is applied."""
+    def load_plan(
+        self,
+        sources: Sequence[SourceSpec],
+        views: Sequence[ViewSpec],
+        earlier: Sequence[tuple[ViewSpec, SourceSpec]] = (),
+    ) -> None:
+        """Take these sources and views; what is new is built now, or beside the others where its source is long.
+        `earlier` are views that are still served, with their source as it was declared when they were trained."""
 
     def apply(self, source: str, frame: pl.DataFrame) -> int:
         """Apply a physical frame in LSN order and remember its keys, in one transaction; rows applied.
@@ -262,7 +268,8 @@ class Applier(Protocol):
         """
 
     def release(self, now: int) -> int:
-        """Make history visible that is known by `now`; how many events."""
+        """Make history visible that is known by `now`; how many events. Called when all that was logged is applied,
+        and again and again: it is where the applier does what may wait, such as building a view."""
 
     def seen_first(self, source: str, keys: pl.Series, lsns: pl.Series) -> pl.Series:
         """Boolean: is the event with this LSN the first with its key. Asked only up to `applied_lsn`."""

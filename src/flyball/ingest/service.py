@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import polars as pl
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.ingest.committing import Horizon, LakeCommitter
 from flyball.ingest.derive import Derivations, Moment
+from flyball.ingest.erasing import Eraser
 from flyball.ingest.frames import fitted, lake_type, meanings, physical_schema, system_columns
 from flyball.ingest.intake import Intake, Progress
 from flyball.ingest.ports import Applier, Conditions, Database, Deriver, EventLog, LakeTables, LogTotals, NewBatch
@@ -23,7 +24,7 @@ from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.rules import contract_state, no_conditions
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, UnavailableError
+from flyball.kernel.errors import ConflictError, FlyballError, InternalError, InvalidError, UnavailableError
 
 FEEDBACK = SourceSpec(
     name="flyball_feedback",
@@ -66,11 +67,13 @@ class Ingest:
         config: IngestConfig | None = None,
         database: Database | None = None,
         deriver: Deriver | None = None,
+        eraser: Eraser | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
         self._applier = applier
         self._clock = clock
+        self._eraser = eraser
         self._config = config or IngestConfig()
         self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows, conditions=conditions)
         self._quarantine = Quarantine(log, lake, self._intake, clock)
@@ -98,6 +101,7 @@ class Ingest:
         """
         sources = {spec.name: spec for spec in _declared(plan.get("sources", ()), SourceSpec)}
         views = _declared(plan.get("views", ()), ViewSpec)
+        earlier = _earlier(plan.get("earlier", ()))
         self._check_plan(sources, views)
         sources[FEEDBACK.name] = FEEDBACK
         with self._lock:
@@ -105,7 +109,7 @@ class Ingest:
             old = self._sources, self._left
             self._sources, self._left = sources, self._leaving(sources)
             try:
-                self._applier.load_plan((*sources.values(), *self._left.values()), tuple(views))
+                self._applier.load_plan((*sources.values(), *self._left.values()), tuple(views), earlier)
             except BaseException:
                 self._sources, self._left = old
                 raise
@@ -324,6 +328,29 @@ class Ingest:
                 after = batches[-1].last_lsn
         return pl.concat(parts)
 
+    def span(self, source: str, columns: Iterable[str], *, after_lsn: int, through_lsn: int) -> pl.DataFrame:
+        """The events of a range of LSNs, each as often as the log has it: `features.build.RangeReader`."""
+        with self._lock:
+            spec = self._known(source)
+            schema = physical_schema(spec)
+            wanted = list(dict.fromkeys([*columns, *system_columns(spec)]))
+            done = self._lake.version(source, source)
+            parts = [pl.DataFrame(schema=schema).select(wanted)]
+            if done > after_lsn:
+                there = self._lake.types(source)
+                names = [name for name in wanted if name in there]
+                rows = self._lake.read(source, names, after_lsn=after_lsn, through_lsn=through_lsn)
+                missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in wanted if name not in there]
+                parts.append(rows.with_columns(missing).select(wanted))
+            after = max(after_lsn, done)
+            while after < through_lsn and (
+                batches := self._log.read(source, after=after, limit=self._config.apply_rows)
+            ):
+                tail = pl.concat([fitted(batch.frame, spec).select(wanted) for batch in batches])
+                parts.append(tail.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through_lsn)))
+                after = batches[-1].last_lsn
+        return pl.concat(parts)
+
     def _reach(self, source: str) -> int:
         """The LSN up to which the online state stands."""
         return max(self._applier.applied_lsn(source), self._floor.get(source, 0))
@@ -356,6 +383,24 @@ class Ingest:
         """Give open rows of the quarantine up: `{dropped}`."""
         with self._lock:
             return self._quarantine.drop(source, rule=rule, ids=ids)
+
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> dict[str, Any]:
+        """What `erase` would take: `{"rows", "quarantined", "lsns"}`."""
+        with self._lock:
+            return self._erasing().count(self._known(source), column, digests)
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None = None) -> None:
+        """Erase what log, lake, quarantine and online state hold of one value, known by its keyed digests. What is
+        pushed meanwhile stays. Idempotent; a crash leaves what doing it again completes."""
+        eraser = self._erasing()
+        with self._lock:
+            self.flush([source])
+            eraser.erase(self._known(source), column, digests, entity)
+
+    def _erasing(self) -> Eraser:
+        if self._eraser is None:
+            raise InternalError("this ingest was wired without an eraser", code="no_eraser")
+        return self._eraser
 
     def status(self) -> dict[str, Any]:
         """The plan's epoch and digest; per source what was taken, applied and committed, and how far each is behind.
@@ -420,6 +465,12 @@ def _declared(items: Sequence[Any], kind: type[Any]) -> list[Any]:
         return [item if isinstance(item, kind) else msgspec.convert(item, kind) for item in items]
     except (msgspec.ValidationError, TypeError) as error:
         raise InvalidError(f"the ingest plan cannot be read: {error}", code="bad_plan") from None
+
+
+def _earlier(items: Sequence[Any]) -> tuple[tuple[ViewSpec, SourceSpec], ...]:
+    """Views as served versions read them, each with its source as it was declared then."""
+    views = _declared([item["view"] for item in items], ViewSpec)
+    return tuple(zip(views, _declared([item["source"] for item in items], SourceSpec), strict=True))
 
 
 def _remembered(name: str, total: LogTotals) -> SourceSpec:

@@ -48,6 +48,11 @@ class Layout:
         return self.root / "online"
 
     @property
+    def builds(self) -> Path:
+        """What views are being built, and what earlier builds took."""
+        return self.root / "builds.json"
+
+    @property
     def lake(self) -> Path:
         return self.root / "lake"
 

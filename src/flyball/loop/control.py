@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from flyball.kernel.errors import (
 )
 from flyball.kernel.facts import Actor
 from flyball.loop.apply import Projects
+from flyball.loop.backfill import with_estimates
 from flyball.loop.batches import Batches
 from flyball.loop.changes import Changes
 from flyball.loop.collect import Collector
+from flyball.loop.erase import ErasablePredictions, ErasableTables, ErasurePlaces, Erasures
 from flyball.loop.names import model_of, service_of, version_of
 from flyball.loop.ports import IngestClient, Lake, Metadata, Packages, Plans, PredictionLog
 from flyball.loop.promote import Promotion
@@ -43,7 +45,7 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class Adapters:
     """What control is wired with. `runs` is the folder of run directories; `tokens` gives hashed keys and their
-    permissions, for the plans; `wall` is real time in microseconds, for facts."""
+    permissions, for the plans; `measured` what earlier builds of views took."""
 
     metadata: Metadata
     artifacts: ArtifactStore
@@ -56,7 +58,10 @@ class Adapters:
     readers: Readers
     clock: Clock
     runs: Path
+    erasable: ErasableTables
+    predictions: ErasablePredictions
     tokens: Callable[[], dict[str, list[str]]] = dict
+    measured: Callable[[], list[dict[str, Any]]] = list
     drift: DriftRule = field(default_factory=DriftRule)
     quality: QualityRule = field(default_factory=QualityRule)
 
@@ -91,6 +96,12 @@ class Control(Questions):
         self._watch = Watch(
             a.metadata, a.packages, a.readers, a.ingest, self._recorder, a.clock, drift=a.drift, quality=a.quality
         )
+        places = ErasurePlaces(
+            predictions=a.predictions, tables=a.erasable, log=a.log, packages=a.packages, runs=a.runs
+        )
+        self._erasures = Erasures(
+            a.metadata, self._changes, self._publisher, a.ingest, places, self._recorder, a.clock, seal=a.readers.seal
+        )
         self._collector = Collector(a.metadata, a.log, a.lake, a.clock, observers=[self._watch.count])
         super().__init__(a.metadata, a.packages, self._publisher, self._runs, self._watch, a.readers, a.clock, a.drift)
         self._loops: dict[str, Callable[[], Any]] = {
@@ -100,6 +111,7 @@ class Control(Questions):
             "monitor": self._watch.tick,
             "retrain": Retraining(a.metadata, self._runs, self._recorder, a.clock).tick,
             "schedule": Batches(a.metadata, self._runs, a.clock).tick,
+            "erase": self._erasures.tick,
         }
 
     # the loops
@@ -136,8 +148,13 @@ class Control(Questions):
         return self._a.artifacts.put(data)
 
     def plan(self, project: ProjectSpec) -> dict[str, Any]:
-        """What `apply` would do: `define.plan.Plan` as data."""
-        return self._projects.plan(project).to_data()
+        """What `apply` would do: `define.plan.Plan` as data, with what its backfills take."""
+        plan = self._projects.plan(project)
+        try:
+            sizes = self._a.ingest.sizes()
+        except UnavailableError:
+            sizes = None
+        return with_estimates(plan, sizes, self._a.measured()).to_data()
 
     def apply(self, project: ProjectSpec, *, base: str, actor: Actor) -> dict[str, Any]:
         """Do what `plan` showed; see `loop.apply.Projects.apply`. Gives `changes`, `runs`, `versions`, `released`."""
@@ -201,6 +218,21 @@ class Control(Questions):
                 unit, spec, ref, actor=actor, strategy=None, reason=f"approved by {actor.name}"
             )
         return state.to_data()
+
+    # erasure
+
+    def erase(
+        self,
+        source: str,
+        column: str,
+        value: str,
+        *,
+        also: Sequence[tuple[str, str]] = (),
+        actor: Actor,
+        dry_run: bool = False,
+    ) -> dict[str, Any]:
+        """Ask for all of one value of a column to be erased, and of the columns `also`; the loops carry it out."""
+        return self._erasures.request([(source, column), *also], value, actor=actor, dry_run=dry_run)
 
     # the platform
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from flyball.define.spec import ModelSpec, ProjectSpec
-from flyball.governance.ports import FactStore
+from flyball.governance.ports import ErasureStore, FactStore
 from flyball.monitoring.ports import MonitoringStore
 from flyball.registry.ports import VersionStore
 from flyball.rollout.ports import RolloutStore
@@ -147,6 +147,8 @@ class Unit(Protocol):
     @property
     def facts(self) -> FactStore: ...
     @property
+    def erasures(self) -> ErasureStore: ...
+    @property
     def projects(self) -> ProjectStore: ...
     @property
     def rollouts(self) -> RolloutStore: ...
@@ -196,6 +198,12 @@ class PredictionLog(Protocol):
     def remove(self, slot: str, segment: str) -> None:
         """Idempotent."""
 
+    def live(self, slot: str) -> bool:
+        """Whether a worker writes to the slot."""
+
+    def turn(self, slot: str) -> None:
+        """Begin a new segment of a slot that no worker writes to, so that those before it are finished."""
+
 
 class Lake(Protocol):
     """The tables that control writes (`predictions`) and reads."""
@@ -223,6 +231,15 @@ class IngestClient(Protocol):
 
     def flush(self, sources: Sequence[str]) -> Mapping[str, SourceHorizon]:
         """Bring what was acknowledged into the lake. `UnavailableError` while the process does not answer."""
+
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> Mapping[str, Any]:
+        """What `erase` would take: `{"rows", "quarantined", "lsns"}`."""
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None) -> None:
+        """Erase what ingest holds of a value, by its keyed digests; done when it returns. Idempotent."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """How many events each source ever had. `UnavailableError` while the process does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from flyball.define.derive import inputs_of
+from flyball.define.expression import columns_of
 from flyball.define.spec import ProjectSpec, ServiceSpec, SourceSpec, ViewSpec
 from flyball.kernel.ids import digest
 from flyball.kernel.times import MILLISECOND, SECOND
@@ -97,37 +98,79 @@ class Publisher:
                 versions[ref]["path"] = str(self._packages.path(versions[ref]["digest"]))
             manifest = self._packages.manifest(versions[parts[0].version]["digest"])
             planned[service.name] = _service(service, parts, rollout, manifest, versions)
-        return {"services": planned, "versions": versions, "tokens": self._tokens()}
+        found = {"services": planned, "versions": versions, "tokens": self._tokens()}
+        turns = unit.erasures.turns()
+        return found | ({"segments": turns} if turns else {})
 
     def _ingest(self, unit: Unit) -> dict[str, Any]:
+        """What ingest keeps up: all that is declared, and what served versions read as it was declared for them.
+
+        A view in use does not change under a version, nor does the source that it reads: where a declaration went on,
+        the version's own pair of view and source stands under `earlier`, and a source that left its project stays.
+        """
         projects = unit.projects.all()
-        sources = {source.name: source.to_data() for project in projects for source in project.sources}
-        views = {view.definition: view.to_data() for project in projects for view in project.views}
-        for _, service in services(projects):
-            rollout, served = unit.rollouts.open(service.name), unit.rollouts.served(service.name)
-            refs = [served.current, served.previous, *([rollout.version] if rollout else [])]
-            for ref in filter(None, refs):  # a view in use does not change under a version
-                version = version_digest(unit, ref)
-                for definition, data in self._views_of(version).items():
-                    views.setdefault(definition, data)
-                for name, data in self._derived_of(version).items():  # nor does a derived source
-                    sources.setdefault(name, data)
+        sources = {source.name: source for project in projects for source in project.sources}
+        views = {view.definition: view for project in projects for view in project.views}
+        earlier: dict[str, tuple[ViewSpec, SourceSpec]] = {}
+        for ref in needed(unit, projects):
+            version = version_digest(unit, ref)
+            for derived in self._derived_of(version):  # nor does a derived source change under a version
+                sources.setdefault(derived.name, derived)
+            for view, source in self._reads(version):
+                current = sources.setdefault(source.name, source)
+                if not reads_alike(view, source, current):
+                    earlier[digest([view.definition, source.to_data()])] = (view, source)
+                else:
+                    views.setdefault(view.definition, view)
         return {
-            "sources": [sources[name] for name in sorted(sources)],
-            "views": [views[definition] for definition in sorted(views)],
+            "sources": [sources[name].to_data() for name in sorted(sources)],
+            "views": [views[definition].to_data() for definition in sorted(views)],
+            "earlier": [
+                {"view": view.to_data(), "source": source.to_data()} for _, (view, source) in sorted(earlier.items())
+            ],
             "tokens": self._tokens(),
         }
 
-    def _derived_of(self, version: str) -> dict[str, dict[str, Any]]:
+    def _derived_of(self, version: str) -> list[SourceSpec]:
         """The derived sources of a version, and the sources that they are derived from."""
-        found = {data["name"]: data for data in self._packages.manifest(version).get("sources") or []}
-        specs = [msgspec.convert(data, SourceSpec) for data in found.values()]
-        kept = {name for spec in specs if spec.derive for name in (spec.name, *inputs_of(spec))}
-        return {name: found[name] for name in kept & set(found)}
+        declared = self._packages.manifest(version).get("sources") or []
+        found = {spec.name: spec for spec in (msgspec.convert(data, SourceSpec) for data in declared)}
+        kept = {name for spec in found.values() if spec.derive for name in (spec.name, *inputs_of(spec))}
+        return [found[name] for name in sorted(kept & set(found))]
 
-    def _views_of(self, version: str) -> dict[str, dict[str, Any]]:
-        views = self._packages.manifest(version).get("views") or []
-        return {msgspec.convert(data, ViewSpec).definition: data for data in views}
+    def _reads(self, version: str) -> list[tuple[ViewSpec, SourceSpec]]:
+        """The views of a version, each with its source, as they were declared when it was made."""
+        manifest = self._packages.manifest(version)
+        declared = [msgspec.convert(data, SourceSpec) for data in manifest.get("sources") or []]
+        sources = {source.name: source for source in declared}
+        views = [msgspec.convert(data, ViewSpec) for data in manifest.get("views") or []]
+        return [(view, sources[view.source]) for view in views if view.source in sources]
+
+
+def needed(unit: Unit, projects: list[ProjectSpec]) -> list[str]:
+    """The versions whose online state must be there: served, to be rolled back to, rolled out, or awaiting approval."""
+    refs: dict[str, None] = {}
+    for _, service in services(projects):
+        rollout, served = unit.rollouts.open(service.name), unit.rollouts.served(service.name)
+        awaiting = unit.loop.awaiting(service.name)
+        found = [served.current, served.previous, awaiting.version if awaiting is not None else ""]
+        found += [rollout.version, rollout.previous] if rollout is not None else []
+        refs |= dict.fromkeys(filter(None, found))
+    return list(refs)
+
+
+def reads_alike(view: ViewSpec, was: SourceSpec, now: SourceSpec) -> bool:
+    """Whether a view of `was` is the same view of `now`: no column that it reads was declared anew, nor how far ahead
+    of the clock an event may be, which says how much a state holds."""
+    names = set(view.entity) | {latest.column for latest in view.latest}
+    for expr in [e for a in view.aggregates for e in (a.value, a.where)] + [view.where]:
+        names |= columns_of(expr, view.source) if expr is not None else set()
+    kept = {column.name: (column.type, column.scale, column.categories) for column in now.columns}
+    return was.skew == now.skew and all(
+        kept.get(column.name) == (column.type, column.scale, column.categories)
+        for column in was.columns
+        if column.name in names
+    )
 
 
 def services(projects: list[ProjectSpec]) -> list[tuple[ProjectSpec, ServiceSpec]]:
@@ -173,6 +216,8 @@ def _service(
         "default": service.default,
         "deadline_us": DEADLINE if p99 is None else max(SHORTEST_DEADLINE, DEADLINE_PER_P99 * p99),
         "log": service.log,
+        "max_staleness": service.max_staleness,
+        "views": service.views,
         "key": list(source.get("key") or []),
         "pii": [column["name"] for column in source.get("columns") or [] if column.get("pii")],
     }

@@ -10,6 +10,7 @@ from flyball.governance.facts import fact_data
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError, did_you_mean
 from flyball.loop.batches import scoring_version
+from flyball.loop.erase import marks
 from flyball.loop.names import batch_of, model_of, service_of, version_record
 from flyball.loop.ports import Metadata, Packages, Unit
 from flyball.loop.publish import Publisher
@@ -68,7 +69,7 @@ class Questions:
         """A run with its progress and its metrics so far."""
         with self._metadata.read() as unit:
             record = unit.runs.get(run)
-            data = run_data(record, unit.loop.intent(run))
+            data = run_data(record, unit.loop.intent(run)) | {"erased": marks(unit.erasures.list(limit=10_000), run)}
         return data | self._runs.reports(run)
 
     def run_logs(self, run: str, after: int = 0) -> dict[str, Any]:
@@ -81,7 +82,8 @@ class Questions:
     def versions(self, model: str) -> dict[str, Any]:
         with self._metadata.read() as unit:
             model_of(unit, model)
-            found = [version_data(version) for version in unit.versions.list(model)]
+            erasures = unit.erasures.list(limit=10_000)
+            found = [version_data(v) | {"erased": marks(erasures, v.run)} for v in unit.versions.list(model)]
             return {"model": model, "versions": found, "aliases": unit.versions.aliases(model)}
 
     def service(self, name: str) -> dict[str, Any]:
@@ -176,6 +178,15 @@ class Questions:
         with self._metadata.read() as unit:
             return [fact_data(fact) for fact in unit.facts.list(subject=subject, kind=kind, limit=limit)]
 
+    def erasure(self, erasure: str) -> dict[str, Any]:
+        with self._metadata.read() as unit:
+            return unit.erasures.get(erasure).shown()
+
+    def erasures(self, *, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest first."""
+        with self._metadata.read() as unit:
+            return [erasure.shown() for erasure in unit.erasures.list(limit=limit)]
+
     def status(self) -> dict[str, Any]:
         """What is running, what is behind, what is wrong."""
         workers = self._publisher.workers()
@@ -189,6 +200,7 @@ class Questions:
             runs = [run_data(record, unit.loop.intent(record.id)) for record in active]
             collected = unit.loop.collected_rows()
             pending = unit.loop.pending() is not None
+            erasures = [erasure.shown() for erasure in unit.erasures.list(limit=20)]
         return {
             "at": self._clock.now(),
             "projects": [{"name": project.name, "digest": project.hash} for project in projects],
@@ -203,6 +215,7 @@ class Questions:
                 ],
             },
             "alerts": alerts,
+            "erasures": erasures,
             "loops": dict(self.health),
         }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from flyball.governance.facts import fact_data
 from flyball.kernel.errors import NotFoundError
+from flyball.loop.erase import marks
 from flyball.loop.ports import Packages, Unit
 from flyball.registry.ports import VersionRecord
 
@@ -21,7 +22,7 @@ def receipt(unit: Unit, packages: Packages, record: dict[str, Any]) -> dict[str,
     manifest = packages.manifest(version.digest)
     return found | {
         "version": version_data(version),
-        "run": _run(unit, version),
+        "run": _run(unit, version) | {"erased": marks(unit.erasures.list(limit=10_000), version.run)},
         "snapshot": manifest.get("snapshot") or {},
         "features": [{"name": feature["name"], "expr": feature["expr"]} for feature in manifest.get("features") or []],
         "views": [

@@ -16,6 +16,7 @@ from flyball.loop.plans import ACKNOWLEDGEMENT_FORMAT, FORMATS
 from flyball.platform.picture import Core, picture
 from flyball.platform.supervisor import console_address
 from flyball.platform.traffic import Traffic
+from flyball.platform.wiring import BuildNotes
 
 Data = dict[str, Any]
 RATE_OVER = 10.0  # seconds over which a source's rate is taken
@@ -97,7 +98,13 @@ class Board:
         plan = self._document("plan/ingest.json", FORMATS["ingest"])
         done = self._document("plan/ack/ingest.json", ACKNOWLEDGEMENT_FORMAT)
         ready = done.get("epoch", 0) >= plan.get("epoch", 0) and not done.get("error")
-        return [{"name": v["name"], "source": v["source"], "ready": ready} for v in plan.get("views") or []]
+        running = {(b["view"], b["source"]): b for b in BuildNotes(self._layout).read()["running"]}
+        found = []
+        for view in plan.get("views") or []:
+            build = running.get((view["name"], view["source"]))
+            shown = {"name": view["name"], "source": view["source"], "ready": ready and build is None}
+            found.append(shown if build is None else shown | {"build": build})
+        return found
 
     def _processes(self, endpoints: Data) -> list[Data]:
         acknowledged = {

@@ -51,6 +51,7 @@ def picture(core: Core) -> Data:
         "alerts": [alert_of(alert) for service in services for alert in service["alerts"]],
         "retrain": [retrain_of(service, runs) for service in services if service["spec"].get("retrain")],
         "predictions": status["predictions"],
+        "erasures": status.get("erasures", []),
         "details": {key: status[key] for key in ("plans", "loops") if key in status},
     }
 

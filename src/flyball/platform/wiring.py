@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import polars as pl
@@ -10,14 +10,16 @@ import polars as pl
 from flyball.client import Client
 from flyball.define.metrics import metrics_of
 from flyball.engines.local import LocalEngine
+from flyball.features.build import Builds
 from flyball.features.derive import SourceDeriver
 from flyball.features.ports import OnlineStore
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
+from flyball.ingest.erasing import Eraser
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import NotFoundError, UnavailableError
-from flyball.kernel.files import read_document
+from flyball.kernel.errors import FlyballError, NotFoundError, UnavailableError
+from flyball.kernel.files import read_document, write_document
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import ClientSettings, Settings
 from flyball.loop.control import Adapters, Control
@@ -31,15 +33,19 @@ from flyball.serving.log import PredictionReader
 from flyball.serving.privacy import pii_digest, pii_key
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.storage.event_log import SqliteEventLog
+from flyball.storage.following import open_writable
 from flyball.storage.lake import DeltaLake
+from flyball.storage.lake_erasure import LakeErasure
+from flyball.storage.log_erasure import LogErasure
 from flyball.storage.metadata.database import open_database
 from flyball.storage.metadata.migrations import migrate
 from flyball.storage.metadata.unit import SqlMetadata
-from flyball.storage.online import LmdbStore
 from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
 from flyball.storage.sql import SqlDatabase
 from flyball.training.ports import Engine
 
+BUILDS = "flyball.builds"
+KEPT_BUILDS = 20
 PREDICTIONS = "predictions"  # the lake's table of what was answered
 
 
@@ -54,20 +60,70 @@ class AppliedEvents:
             raise UnavailableError("ingest is still starting", code="starting")
         return self.ingest.events(source, columns, through_lsn=through_lsn)
 
+    def span(self, source: str, columns: Iterable[str], *, after_lsn: int, through_lsn: int) -> pl.DataFrame:
+        if self.ingest is None:
+            raise UnavailableError("ingest is still starting", code="starting")
+        return self.ingest.span(source, columns, after_lsn=after_lsn, through_lsn=through_lsn)
 
-def open_ingest(settings: Settings, *, clock: Clock | None = None, store: OnlineStore | None = None) -> Ingest:
-    """The ingest core of a state directory; its process is the only writer of log, online state and source tables."""
+
+class BuildNotes:
+    """What is being built, and what earlier builds took: kept in one file, which control reads."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.builds
+
+    def __call__(self, said: dict[str, Any]) -> None:
+        measured = self.read()["measured"]
+        if said["measured"] is not None:
+            measured = [*measured, said["measured"]][-KEPT_BUILDS:]
+        write_document(self._path, BUILDS, {"running": said["running"], "measured": measured})
+
+    def read(self) -> dict[str, Any]:
+        """`{"running": […], "measured": […]}`, the newest last."""
+        try:
+            return read_document(self._path, BUILDS)
+        except (FileNotFoundError, FlyballError):
+            return {"running": [], "measured": []}
+
+
+def open_ingest(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    store: OnlineStore | None = None,
+    at: Callable[[str], None] = lambda step: None,
+) -> Ingest:
+    """The ingest core of a state directory; its process is the only writer of log, online state and source tables.
+    `at` is called before each step of an erasure, and is where tests crash."""
     layout = Layout(settings.state)
     time = clock or open_clock(layout)
     applied = AppliedEvents()
+    log, lake = SqliteEventLog(layout.event_log), DeltaLake(layout.lake)
+    online = store or open_writable(layout.online)
+    lost = online.needs_rebuild() and any(total.last_lsn for total in log.totals().values())
+    notes = BuildNotes(layout)
+    writer = OnlineWriter(online, time, applied, builds=Builds(store=online, ranges=applied, note=notes))
+    if lost:
+        writer.conceal()
+    notes({"running": [], "measured": None})  # of an earlier process: what goes on is told again
+    key = pii_key(layout.predictions)
+    eraser = Eraser(
+        log=LogErasure(log),
+        lake=LakeErasure(lake),
+        state=writer,
+        seal=lambda value: pii_digest(key, value),
+        scrub=getattr(online, "compact", lambda: None),
+        at=at,
+    )
     ingest = Ingest(
-        log=SqliteEventLog(layout.event_log),
-        lake=DeltaLake(layout.lake),
-        applier=OnlineWriter(store or LmdbStore(layout.online), time, applied),
+        log=log,
+        lake=lake,
+        applier=writer,
         clock=time,
         conditions=conditions,
         database=SqlDatabase(),
         deriver=SourceDeriver(),
+        eraser=eraser,
     )
     applied.ingest = ingest
     return ingest
@@ -105,7 +161,10 @@ def open_control(
             ),
             clock=clock or open_clock(layout),
             runs=layout.runs,
+            measured=lambda: list(BuildNotes(layout).read()["measured"]),
             tokens=lambda: tokens(layout),
+            erasable=LakeErasure(lake, alone=False),
+            predictions=LakeErasure(lake),
         )
     )
     control.start()
@@ -143,6 +202,15 @@ class OtherProcesses:
         except NotFoundError as error:
             raise UnavailableError(f"ingest has not taken the newest plan yet: {error.message}", code="plan_not_taken")
         return {name: Horizon(**found) for name, found in horizons.items()}
+
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> dict[str, Any]:
+        return self._ask().erase_rows(source, column, digests, dry_run=True)
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None) -> None:
+        self._ask().erase_rows(source, column, digests, entity=entity)
+
+    def sizes(self) -> dict[str, int]:
+        return {str(source["name"]): int(source["rows"]) for source in self.sources()}
 
     def sources(self) -> list[dict[str, Any]]:
         """The status of each source."""

@@ -49,6 +49,11 @@ class PlanFollower:
             self._refused = None
         except FlyballError as refused:
             error = refused
+            if refused.code == "view_not_built":  # not wrong, only early: nothing is said until it can be served
+                self._refused, self._retry_at = plan, time.monotonic() + RETRY_SECONDS
+                if not again:
+                    logger.info("the serving plan waits", extra={"epoch": plan.get("epoch"), "for": refused.message})
+                return
         except Exception as defect:
             logger.exception("the serving plan was not loaded")
             error = InternalError(f"the plan was not loaded: {type(defect).__name__}", code="plan_failed")

@@ -90,6 +90,12 @@ class PredictionWriter:
         if durable:
             self.sync()
 
+    def begin_segment(self) -> None:
+        """Turn to a new segment now, unless the one in use is empty."""
+        with self._lock:
+            if self._fd >= 0 and self._size > HEADER.size:
+                self._begin_segment()
+
     def sync(self) -> None:
         """Bring what was written to the disk."""
         with self._lock:
@@ -206,6 +212,10 @@ class PredictionReader:
         records = tuple(_decoder.decode(body) for body, _ in _frames(data))
         whole = _whole(data)
         return Slice(records=records, end=start + whole, torn=whole < len(data))
+
+    def turn(self, slot: str) -> None:
+        """Begin a new segment of a slot that no worker holds, so that those before it are finished."""
+        PredictionWriter(self._root / slot).close()
 
     def remove(self, slot: str, segment: str) -> None:
         """Idempotent."""

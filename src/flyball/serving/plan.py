@@ -29,7 +29,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A service. `key` names the request fields that hold a request to one version; without them each is drawn."""
+    """A service. `key` names the request fields that hold a request to one version; without them each is drawn.
+    `views`: `required` answers the service's default, not the model's, where views are at their defaults."""
 
     routes: tuple[Route, ...]
     salt: str = ""
@@ -38,6 +39,8 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     log: Literal["async", "durable"] = "async"
     key: tuple[str, ...] = ()
     pii: tuple[str, ...] = ()
+    max_staleness: int = 3_600_000_000  # microseconds of domain time
+    views: Literal["optional", "required"] = "optional"
 
 
 class VersionPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,7 @@ class ServingPlan(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, ServicePlan] = {}
     versions: dict[str, VersionPlan] = {}
     tokens: dict[str, tuple[str, ...]] = {}
+    segments: int = 0  # where it rises, workers begin a new segment of their log: what is before it can be erased
 
     def service(self, name: str) -> ServicePlan:
         try:

@@ -50,6 +50,7 @@ class FeatureBatch:
         lsn, known_through: per source, how much of it was seen.
         state: `fresh`, or `default` where online state could not be read and declared defaults stand in.
         stale: rows whose features are not exact for their time.
+        complete_through: domain time up to which online state had all that ingestion took; None: it does not say.
         errors: what failed, by row; such a row's features are undefined.
     """
 
@@ -58,10 +59,18 @@ class FeatureBatch:
     known_through: Mapping[str, int] = field(default_factory=dict)
     state: FeatureState = "fresh"
     stale: frozenset[int] = frozenset()
+    complete_through: int | None = None
     errors: Mapping[int, FlyballError] = field(default_factory=dict)
 
-    def state_of(self, row: int) -> FeatureState:
-        return "stale" if row in self.stale else self.state
+    def behind(self, at: int) -> int:
+        """How far online state was behind a row's time, in microseconds."""
+        return 0 if self.complete_through is None else max(0, at - self.complete_through)
+
+    def state_of(self, row: int, at: int, *, max_staleness: int) -> FeatureState:
+        """The label of a row: `stale` where its values are not exact, or state is too far behind."""
+        if self.state == "default":
+            return "default"
+        return "stale" if row in self.stale or self.behind(at) > max_staleness else "fresh"
 
 
 class FeatureReader(Protocol):
@@ -72,12 +81,39 @@ class FeatureReader(Protocol):
         row's domain time. A value that is not of its column's type is an `InvalidError` of its row."""
         ...
 
+    def defaults(self, manifest: Manifest, rows: Sequence[Mapping[str, Any]], at: Sequence[int]) -> FeatureBatch:
+        """The same without a look at online state: request fields as they are, views at their declared defaults."""
+        ...
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise `UnavailableError` (`view_not_built`) while a view of the version is still being built beside those
+        that are there. Where there is no online state at all, nothing is raised: defaults stand in."""
+        ...
+
+
+class RecordLog(Protocol):
+    """Where predictions are written before they are answered."""
+
+    def write(self, records: Sequence[dict[str, Any]], *, durable: bool = False) -> None:
+        """Not idempotent. All of the records, or none and an error."""
+        ...
+
+    def begin_segment(self) -> None:
+        """Write what follows to another file than what came before, so that what came before can be erased."""
+        ...
+
+    def position(self) -> dict[str, Any]: ...
+
 
 class Observer(Protocol):
     """Counts what a worker does. Never raises."""
 
     def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None:
         """One row: `outcome` is the reply's rung, or the code of its error."""
+        ...
+
+    def features(self, service: str, version: str, state: str, rows: int) -> None:
+        """Rows that were given features of a state: `fresh`, `stale` or `default`."""
         ...
 
     def batch(self, service: str, version: str, rows: int, model_us: int) -> None: ...
@@ -87,5 +123,7 @@ class NoObserver:
     """Counts nothing."""
 
     def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None: ...
+
+    def features(self, service: str, version: str, state: str, rows: int) -> None: ...
 
     def batch(self, service: str, version: str, rows: int, model_us: int) -> None: ...

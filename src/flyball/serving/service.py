@@ -11,39 +11,35 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import FlyballError, InvalidError, LateError
 from flyball.kernel.times import show_time
 from flyball.serving import tensors as oip
 from flyball.serving.batcher import model_error, score_rows
+from flyball.serving.guard import GuardedFeatures
 from flyball.serving.ids import PredictionIds
 from flyball.serving.inputs import check_row
 from flyball.serving.outputs import answers, default_answer
 from flyball.serving.plan import Route, decode
-from flyball.serving.ports import FeatureBatch, FeatureReader, FeatureState, NoObserver, Observer, OpenRuntime, Tensors
+from flyball.serving.ports import (
+    FeatureBatch,
+    FeatureReader,
+    FeatureState,
+    NoObserver,
+    Observer,
+    OpenRuntime,
+    RecordLog,
+    Tensors,
+)
 from flyball.serving.records import error_data, tensor_data
+from flyball.serving.replies import Outcome, Reply, no_features, parameters_of, reply_data, reply_of
 from flyball.serving.router import choose, key_of, propensity, unit_of
 from flyball.serving.state import Served, Service, State, load
 from flyball.serving.tensor_model import check_tensors, infer_rows, own_fields, wanted
 
 logger = logging.getLogger(__name__)
-
-Reply = dict[str, Any]
-Outcome = Reply | FlyballError  # of one row
-
-
-class RecordLog(Protocol):
-    """Where predictions are written before they are answered."""
-
-    def write(self, records: Sequence[dict[str, Any]], *, durable: bool = False) -> None:
-        """Not idempotent. All of the records, or none and an error."""
-        ...
-
-    def position(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +94,8 @@ class Worker:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = lambda: time.time_ns() // 1_000,
     ) -> None:
-        self._features = features
+        self._reader = features
+        self._features = GuardedFeatures(features, monotonic=monotonic)
         self._open_runtime = open_runtime
         self._log = log
         self._clock = clock
@@ -118,13 +115,22 @@ class Worker:
     def load_plan(self, plan: dict[str, Any]) -> None:
         """Load and warm what is new beside what is served, then swap; on an error what was served stays.
 
-        Idempotent: a plan that is served already is not loaded again.
+        Idempotent: a plan that is served already is not loaded again. Raises `UnavailableError` (`view_not_built`)
+        while a version that is new here reads a view that is being built: what was served goes on until it is there.
         """
         with self._loading:
             decoded = decode(plan)
             served = self._state.plan
-            if (decoded.epoch, decoded.digest) != (served.epoch, served.digest):
-                self._state = load(decoded, self._state, self._open_runtime)
+            if (decoded.epoch, decoded.digest) == (served.epoch, served.digest):
+                return
+            loaded = load(decoded, self._state, self._open_runtime)
+            if served.epoch:  # a worker that serves nothing yet has nothing to go on with: it answers with defaults
+                for digest in {route.digest for service in decoded.services.values() for route in service.routes}:
+                    if digest not in self._state.loaded:
+                        self._reader.check(loaded.loaded[digest].manifest)
+            self._state = loaded
+            if decoded.segments > served.segments:
+                self._log.begin_segment()
 
     def predict(
         self, service: str, rows: Sequence[Any], *, at: int | None = None, version: str | None = None
@@ -170,24 +176,28 @@ class Worker:
         self, model: str, request: Mapping[str, Any], *, version: str | None = None, binary: bytes = b""
     ) -> dict[str, Any]:
         """Answer an Open Inference Protocol request; outputs are JSON tensors. `model` is a service."""
-        name, ref, outputs = self.infer_tensors(model, request, version=version, binary=binary)
+        name, ref, outputs, parameters = self.infer_tensors(model, request, version=version, binary=binary)
         reply: dict[str, Any] = {"model_name": name, "model_version": ref}
+        if parameters:
+            reply["parameters"] = parameters
         if request.get("id") is not None:
             reply["id"] = str(request["id"])
         return reply | {"outputs": [oip.output_data(name, array) for name, array in outputs.items()]}
 
     def infer_tensors(
         self, model: str, request: Mapping[str, Any], *, version: str | None = None, binary: bytes = b""
-    ) -> tuple[str, str, Tensors]:
-        """The service's name, the version's number, and the outputs that the request asks for, in its order."""
+    ) -> tuple[str, str, Tensors, dict[str, Any]]:
+        """The service's name, the version's number, the outputs that the request asks for, in its order, and the
+        reply's labels."""
         state = self._state  # one for the whole request: another plan may be loaded meanwhile
         service = state.service(model)
         given = oip.read_inputs(request, binary)
         if service.main.manifest.takes_tensors:
             served, outputs = self._infer_own(state, service, given, version)
+            labels: dict[str, Any] = {}
         else:
-            served, outputs = self._infer_fields(state, service, given, version)
-        return model, served.ref.rpartition("/")[2], wanted(outputs, request.get("outputs"))
+            served, outputs, labels = self._infer_fields(state, service, given, version)
+        return model, served.ref.rpartition("/")[2], wanted(outputs, request.get("outputs")), labels
 
     def status(self) -> dict[str, Any]:
         state = self._state
@@ -201,6 +211,7 @@ class Worker:
                 }
                 for name, service in state.services.items()
             },
+            "store": "resting" if self._features.resting else "asked",
             "versions": sorted({ref for service in state.services.values() for ref in service.versions}),
             "log": self._log.position(),
         }
@@ -258,7 +269,7 @@ class Worker:
         """Score one group of one version; sets the rows' outcomes and gives their records."""
         served = rows[0].served
         started = self._monotonic()
-        batch, answered, errors = self._score(served, rows)
+        batch, answered, errors = self._score(service, served, rows)
         model_us = int((self._monotonic() - started) * 1_000_000)
         served.timings.append(model_us)
         self._observer.batch(service.name, served.ref, len(rows), model_us)
@@ -281,8 +292,24 @@ class Worker:
                 rung = "error"
                 if service.plan.default is not None:
                     answer, rung = default_answer(served.manifest.task, service.plan.default), "default"
-            state: FeatureState = batch.state_of(position) if batch is not None else "fresh"
-            row.outcome = _reply(service.name, row, answer, rung, state, values) if answer is not None else error
+            state: FeatureState = "fresh"
+            if batch is not None:
+                state = batch.state_of(position, row.at, max_staleness=service.plan.max_staleness)
+            self._observer.features(service.name, served.ref, state, 1)
+            row.outcome = error
+            if answer is not None:
+                row.outcome = reply_of(
+                    service.name,
+                    answer,
+                    id=row.id,
+                    at=row.at,
+                    route=row.route,
+                    served=row.served,
+                    rung=rung,
+                    state=state,
+                    behind=batch.behind(row.at) if batch is not None else 0,
+                    values=values,
+                )
             record = self._record(service, row, answer, rung, error, len(rows))
             record["feature_state"] = state
             if batch is not None:
@@ -293,7 +320,7 @@ class Worker:
         return records
 
     def _score(
-        self, served: Served, rows: list[_Row]
+        self, service: Service, served: Served, rows: list[_Row]
     ) -> tuple[FeatureBatch | None, dict[int, Reply], dict[int, FlyballError]]:
         """Features, answers and errors of a group, by position."""
         manifest, runtime = served.manifest, served.loaded.runtime
@@ -301,12 +328,19 @@ class Worker:
             answered, failed = infer_rows(runtime, manifest.tensors.inputs, [row.fields for row in rows])
             return None, answered, failed
         try:
-            batch = self._features.vectors(manifest, [row.fields for row in rows], [row.at for row in rows])
+            batch = self._features.read(
+                manifest,
+                [row.fields for row in rows],
+                [row.at for row in rows],
+                deadline_us=service.plan.deadline_us,
+            )
         except Exception as error:
             logger.exception("features could not be read", extra={"version": served.ref})
             return None, {}, dict.fromkeys(range(len(rows)), model_error(error))
         errors = dict(batch.errors)
         good = [position for position in range(len(rows)) if position not in errors]
+        if batch.state == "default" and service.plan.views == "required":
+            return batch, {}, errors | dict.fromkeys(good, no_features())
         if runtime is None:
             return batch, {position: {"prediction": None} for position in good}, errors
         if not good:
@@ -354,7 +388,7 @@ class Worker:
 
     def _infer_fields(
         self, state: State, service: Service, given: Tensors, version: str | None
-    ) -> tuple[Served, Tensors]:
+    ) -> tuple[Served, Tensors, dict[str, Any]]:
         served = service.main if version is None else service.find(version)
         rows = oip.rows_of(given, served.manifest.inputs, service.plan.key)
         outcomes = self._predict(state, [Ask(service=service.name, rows=rows, version=version)])[0]
@@ -367,7 +401,7 @@ class Worker:
             replies.append(outcome)
         if replies:
             served = service.find(replies[0]["version"])
-        return served, oip.reply_tensors(replies)
+        return served, oip.reply_tensors(replies), parameters_of(replies)
 
     def _infer_own(self, state: State, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
         """A model of its own tensors: one prediction, and one record, for the request."""
@@ -411,25 +445,3 @@ class Worker:
         name = outcome.code if isinstance(outcome, FlyballError) else str((outcome or {}).get("rung", ""))
         latency_us = int((self._monotonic() - row.arrived) * 1_000_000)
         self._observer.replied(service, row.route.version, name, latency_us)
-
-
-def reply_data(outcome: Outcome) -> Reply:
-    """A row's outcome as it is sent."""
-    return {"error": outcome.to_data()} if isinstance(outcome, FlyballError) else outcome
-
-
-def _reply(service: str, row: _Row, answer: Reply, rung: str, state: FeatureState, values: list[float] | None) -> Reply:
-    reply = {
-        "prediction_id": row.id,
-        **answer,
-        "service": service,
-        "version": row.route.version,
-        "arm": row.route.arm,
-        "rung": rung,
-        "features": state,
-        "at": row.at,
-    }
-    if row.served.loaded.runtime is None and values is not None:
-        names = [spec.name for spec in row.served.manifest.features]
-        reply["values"] = {n: v if np.isfinite(v) else None for n, v in zip(names, values, strict=True)}
-    return reply

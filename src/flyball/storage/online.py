@@ -7,6 +7,7 @@ be torn, so it is not even opened.
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,18 +96,23 @@ class LmdbStore:
             if not self._trusted:
                 for name in ("data.mdb", "lock.mdb"):
                     (path / name).unlink(missing_ok=True)
-        self._env = lmdb.open(
-            str(path),
-            map_size=map_size,
-            readonly=readonly,
-            create=not readonly,
+            shutil.rmtree(path / "compact", ignore_errors=True)
+        self._path, self._map_size, self._readonly = path, map_size, readonly
+        self._env = self._open()
+        self._writes = 0
+
+    def _open(self) -> lmdb.Environment:
+        return lmdb.open(
+            str(self._path),
+            map_size=self._map_size,
+            readonly=self._readonly,
+            create=not self._readonly,
             sync=False,
             metasync=False,
             writemap=False,
             readahead=False,
             max_readers=MAX_READERS,
         )
-        self._writes = 0
 
     def _stamped(self) -> bool:
         try:
@@ -133,6 +139,23 @@ class LmdbStore:
                 code="online_full",
                 hint="free some space, or make windows shorter; events stay in the log and are applied later",
             ) from error
+
+    def compact(self) -> None:
+        """Write the file anew without its free pages, in which deleted values stand until they are used again.
+
+        Readers find no state for a moment, then the new file. A crash in between leaves a state to build again.
+        """
+        beside = self._path / "compact"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        self._env.copy(str(beside), compact=True)
+        self._stamp.unlink(missing_ok=True)
+        self._env.close()
+        (self._path / "lock.mdb").unlink(missing_ok=True)
+        (beside / "data.mdb").replace(self._path / "data.mdb")
+        shutil.rmtree(beside)
+        self._env = self._open()
+        write_document(self._stamp, KIND, {"boot": self._boot})
 
     def needs_rebuild(self) -> bool:
         return not self._trusted

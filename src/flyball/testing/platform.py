@@ -221,6 +221,13 @@ class TestPlatform:
         facts = [fact["id"] for fact in self._control.facts(limit=20)]
         return (facts, status["plans"], status["predictions"], [run["state"] for run in status["runs"]])
 
+    def erase(self, source: Place, **value: Any) -> Data:
+        """Erase all of one value of a column, such as `erase(Payments, card="4111")`; gives the erasure, done."""
+        ((column, text),) = value.items()
+        found = self._control.erase(name_of(source), column, str(text), actor=TEST)
+        self.tick()
+        return self._control.erasure(found["erasure"])
+
     # looking
 
     def status(self) -> Data:
@@ -253,6 +260,15 @@ class InProcess:
 
     def flush(self, sources: Sequence[str]) -> dict[str, SourceHorizon]:
         return dict(self._owner._ingest.flush(list(sources)))
+
+    def count_erased(self, source: str, column: str, digests: Sequence[str]) -> Data:
+        return self._owner._ingest.count_erased(source, column, digests)
+
+    def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None) -> None:
+        self._owner._ingest.erase(source, column, digests, entity=entity)
+
+    def sizes(self) -> dict[str, int]:
+        return {str(source["name"]): int(source["rows"]) for source in self._owner._ingest.status()["sources"]}
 
 
 def functions_of(project: Project | str | Path) -> dict[str, Any]:

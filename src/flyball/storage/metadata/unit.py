@@ -9,6 +9,7 @@ from typing import cast
 
 from sqlalchemy import Connection, Engine
 
+from flyball.storage.metadata.erasure import SqlErasures
 from flyball.storage.metadata.governance import SqlFacts
 from flyball.storage.metadata.loop import SqlLoop
 from flyball.storage.metadata.monitoring import SqlMonitoring
@@ -27,6 +28,10 @@ class SqlUnit:
     @cached_property
     def facts(self) -> SqlFacts:
         return SqlFacts(self._connection)
+
+    @cached_property
+    def erasures(self) -> SqlErasures:
+        return SqlErasures(self._connection)
 
     @cached_property
     def projects(self) -> SqlProjects:
