@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flyball.define.spec import SourceSpec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -70,4 +72,26 @@ class EventReader(Protocol):
         `columns` None means all. A key may come twice: the event with the lower LSN counts. Empty, with the right
         columns, where there are none.
         """
+        ...
+
+
+class EventSlices(Protocol):
+    """Events as they are kept, duplicates and versions of corrected events included."""
+
+    def slice(
+        self,
+        source: SourceSpec,
+        columns: Sequence[str],
+        *,
+        since: int | None,
+        before: int | None,
+        where: Mapping[str, Sequence[Any]],
+    ) -> pl.DataFrame:
+        """A physical frame with `since <= event_time < before` where each column of `where` has one of its values
+        (physical; `_key` too): the columns asked for, the system's four, and `_deleted` (Boolean) where the source
+        takes corrections. In LSN order; empty, with the right columns, where there are none."""
+        ...
+
+    def kept_from(self, source: SourceSpec) -> int | None:
+        """The event time before which rows have been taken away; None: none have."""
         ...
