@@ -100,6 +100,8 @@ class Service:
         rows, features: of a service without a model: the fields of a request and what is answered.
         default: what is answered where the model cannot; labelled as such.
         log: `durable` fsyncs each prediction before its reply.
+        max_skew: how many of the served values may differ from what training would compute, such as 0.001: while the
+            audit's bound (at 95 %) is above it, no new version takes the place of the one that serves.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Service:
     log: Literal["async", "durable"] = "async"
     owner: str = ""
     description: str = ""
+    max_skew: float | None = None
 
     def __post_init__(self) -> None:
         shown = f"service {self.name!r}"
@@ -129,6 +132,10 @@ class Service:
         expand(self.features, shown)
         if self.retrain is not None and not isinstance(self.model, Model):
             raise mistake(f"{shown} retrains, but its model is not trained here; leave retrain= out")
+        if self.max_skew is not None and not _is_share(self.max_skew):
+            raise mistake(
+                f"{shown}: max_skew is a share of values between 0 and 1, such as 0.001, not {self.max_skew!r}"
+            )
         if self.log not in ("async", "durable"):
             raise mistake(f"{shown}: log is 'async' or 'durable', not {self.log!r}")
         for name, kind, right in (
@@ -182,6 +189,10 @@ def _check_model(model: object, shown: str) -> None:
     if not isinstance(model, (Model, Pretrained, External)):
         hint = "decorate its function with @fb.model(…)" if callable(model) else "write model=tip, without quotes"
         raise mistake(f"{shown}: model is {getattr(model, '__name__', model)!r}, not a model", hint=hint)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
 
 def positive(shown: str, value: str) -> int:

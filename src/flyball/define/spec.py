@@ -313,6 +313,9 @@ class RetrainSpec(Spec, frozen=True, kw_only=True):
 
 
 class ServiceSpec(Spec, frozen=True, kw_only=True):
+    """`max_skew`: the largest rate of served values that differ from their recomputation, at 95 % confidence, with
+    which a version may be released; None: any."""
+
     name: str
     model: str
     load: LoadSpec = LoadSpec()
@@ -322,6 +325,7 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
     log: Literal["async", "durable"] = "async"
     owner: str = ""
     description: str = ""
+    max_skew: float | None = None
 
 
 class BatchSpec(Spec, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from flyball.define.spec import ProjectSpec, ServiceSpec
 from flyball.governance.facts import fact_data
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError, did_you_mean
+from flyball.loop.audit import Audits
 from flyball.loop.batches import scoring_version
 from flyball.loop.names import batch_of, model_of, service_of, version_record
 from flyball.loop.ports import Metadata, Packages, Unit
@@ -16,6 +17,7 @@ from flyball.loop.publish import Publisher
 from flyball.loop.receipt import receipt, version_data
 from flyball.loop.runs import Runs, read_lines
 from flyball.loop.show import alert_data, quality_data, rollout_data, run_data
+from flyball.loop.skew import skew_report
 from flyball.loop.watch import Readers, Watch, watched_metric
 from flyball.monitoring.drift import DriftRule
 from flyball.rollout.decide import shares
@@ -33,6 +35,7 @@ class Questions:
         runs: Runs,
         watch: Watch,
         readers: Readers,
+        audits: Audits,
         clock: Clock,
         rule: DriftRule,
     ) -> None:
@@ -42,6 +45,7 @@ class Questions:
         self._runs = runs
         self._watch = watch
         self._readers = readers
+        self._audits = audits
         self._clock = clock
         self._rule = rule
         self.health: dict[str, dict[str, Any]] = {}
@@ -139,6 +143,11 @@ class Questions:
                 "periods": [report.to_data() for report in reports],
                 "alerts": [a for a in map(alert_data, unit.monitoring.alerts(service)) if a["kind"] == "drift"],
             }
+
+    def skew(self, service: str) -> dict[str, Any]:
+        """What the audit found about the values that a service served."""
+        with self._metadata.read() as unit:
+            return skew_report(unit, service, self._clock.now(), rule=self._audits.rule)
 
     def prediction(self, prediction: str) -> dict[str, Any]:
         """The receipt of a prediction. One that is not in the lake yet is collected first."""

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from flyball.client import Client
 from flyball.define.metrics import metrics_of
 from flyball.engines.local import LocalEngine
+from flyball.engines.runtimes import open_runtime
 from flyball.features.ports import OnlineStore
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import NotFoundError, UnavailableError
+from flyball.kernel.errors import FlyballError, NotFoundError, UnavailableError
 from flyball.kernel.files import read_document
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import ClientSettings, Settings
+from flyball.loop.audit import AuditRule, Audits
 from flyball.loop.control import Adapters, Control
 from flyball.loop.packages import VersionPackages
 from flyball.loop.plans import PlanFiles
 from flyball.loop.ports import IngestClient, SourceHorizon
 from flyball.loop.watch import Readers
 from flyball.platform.state import ensure_token, open_clock, tokens
+from flyball.registry.versions import read as read_version
 from flyball.serving.log import PredictionReader
+from flyball.serving.manifest import manifest_from_data
 from flyball.serving.privacy import pii_digest, pii_key
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.storage.event_log import SqliteEventLog
+from flyball.storage.history import LakeHistory
 from flyball.storage.lake import DeltaLake
 from flyball.storage.metadata.database import open_database
 from flyball.storage.metadata.migrations import migrate
@@ -37,6 +45,7 @@ from flyball.storage.online import LmdbStore
 from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
 from flyball.training.ports import Engine
 
+Matrix = npt.NDArray[np.float64]
 PREDICTIONS = "predictions"  # the lake's table of what was answered
 
 
@@ -73,13 +82,14 @@ def open_control(
     clock: Clock | None = None,
     ingest: IngestClient | None = None,
     engine: Engine | None = None,
+    audit: AuditRule | None = None,
 ) -> Control:
     """The control core of a state directory, its database brought up to date and its plans published."""
     layout = Layout(settings.state)
     database = open_database(layout.metadata)
     migrate(database)
     lake, artifacts = DeltaLake(layout.lake), LocalArtifacts(layout.artifacts)
-    key = pii_key(layout.predictions)
+    key, time = pii_key(layout.predictions), clock or open_clock(layout)
     control = Control(
         Adapters(
             metadata=SqlMetadata(database),
@@ -97,13 +107,35 @@ def open_control(
                 metrics=metrics_of,
                 seal=lambda value: pii_digest(key, value),
             ),
-            clock=clock or open_clock(layout),
+            clock=time,
             runs=layout.runs,
+            audits=Audits(
+                history=LakeHistory(lake, time.now),
+                seal=lambda value: pii_digest(key, value),
+                score=scores(layout.artifacts / "versions"),
+                rule=audit or AuditRule(),
+            ),
             tokens=lambda: tokens(layout),
         )
     )
     control.start()
     return control
+
+
+def scores(versions: Path) -> Callable[[str], Callable[[Matrix], Matrix] | None]:
+    """Models for the audit: those that are data alone. Control runs no code of a user's, so others give None."""
+
+    def open_score(digest: str) -> Callable[[Matrix], Matrix] | None:
+        folder = versions / digest
+        manifest = manifest_from_data(read_version(folder).manifest)
+        if manifest.kind not in ("trees", "onnx"):
+            return None
+        try:
+            return open_runtime(manifest.kind, folder, manifest).predict
+        except (FlyballError, ImportError):
+            return None
+
+    return open_score
 
 
 class PredictionCounts:
