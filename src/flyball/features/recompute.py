@@ -149,6 +149,12 @@ class Recomputation:
                 )
         return found
 
+    def events(self, view: str) -> tuple[pl.DataFrame, Words]:
+        """The raw events of the rows' entities in a view, with `_code`, and each row's code (-1: it has none)."""
+        role = next(role for role in self._needed.views if role.view == view)
+        spec = self.definition.view(view)
+        return self._events(spec, self.definition.source(spec.source), role, "logged")
+
     def compute(self, what: Conditions, rows: Words) -> Computed:
         """The features of the rows with these positions."""
         n = len(rows)

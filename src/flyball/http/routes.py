@@ -85,6 +85,10 @@ ROUTES: tuple[Route, ...] = (
     _route("control", "POST", "/v1/services/{service}/approve", P.RELEASE, "approve"),
     _route("control", "GET", "/v1/services/{service}/quality", P.READ, "service_quality"),
     _route("control", "GET", "/v1/services/{service}/drift", P.READ, "service_drift"),
+    _route("control", "GET", "/v1/services/{service}/skew", P.READ, "service_skew"),
+    _route("control", "GET", "/v1/views", P.READ, "list_views"),
+    _route("control", "GET", "/v1/views/{view}/sql", P.READ, "view_sql"),
+    _route("control", "GET", "/v1/views/{view}/features/{feature}/explain", P.READ, "explain_feature"),
     _route("control", "GET", "/v1/predictions/{prediction}", P.READ, "get_prediction"),
     _route("control", "GET", "/v1/batches/{batch}", P.READ, "get_batch"),
 )

@@ -28,6 +28,7 @@ from flyball.kernel.times import DAY, MINUTE, SECOND
 from flyball.loop.ports import IngestClient, Metadata, Packages, Unit
 from flyball.loop.publish import services, version_digest
 from flyball.loop.records import failed
+from flyball.loop.views import OnlineValue
 from flyball.monitoring.alerts import Finding, follow
 from flyball.registry.gates import GateResult, decide_skew
 
@@ -61,13 +62,20 @@ class AuditRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Audits:
-    """What the audit is wired with. `score` opens a version's model by its digest, or gives None where running it would
-    mean to execute a user's code."""
+    """What the audit and explanations are wired with.
+
+    Args:
+        score: opens a version's model by its digest; None where running it would mean to execute a user's code.
+        online: what online state says of a feature; None where it cannot be asked.
+        lake: where the lake's tables lie.
+    """
 
     history: EventSlices
     seal: Seal
     score: OpenScore = lambda digest: None
     rule: AuditRule = AuditRule()
+    online: OnlineValue | None = None
+    lake: str = ""
 
 
 class SkewAudit:

@@ -96,7 +96,16 @@ class Control(Questions):
         observers = [self._watch.count, self._audit.sample]
         self._collector = Collector(a.metadata, a.log, a.lake, a.clock, observers=observers)
         super().__init__(
-            a.metadata, a.packages, self._publisher, self._runs, self._watch, a.readers, a.audits, a.clock, a.drift
+            a.metadata,
+            a.packages,
+            self._publisher,
+            self._runs,
+            self._watch,
+            a.readers,
+            a.audits,
+            a.ingest,
+            a.clock,
+            a.drift,
         )
         self._loops: dict[str, Callable[[], Any]] = {
             "collect": self._collect,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,15 @@ import polars as pl
 
 from flyball.client import Client
 from flyball.define.metrics import metrics_of
+from flyball.define.spec import SourceSpec, ViewSpec
 from flyball.engines.local import LocalEngine
 from flyball.engines.runtimes import open_runtime
+from flyball.features.explain import HIDDEN, shown
+from flyball.features.keys import encode_keys
+from flyball.features.online import OnlineReader
 from flyball.features.ports import OnlineStore
+from flyball.features.request import request_vectors
+from flyball.features.views import CompiledView
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
 from flyball.ingest.service import Ingest
@@ -83,6 +89,7 @@ def open_control(
     ingest: IngestClient | None = None,
     engine: Engine | None = None,
     audit: AuditRule | None = None,
+    store: OnlineStore | None = None,
 ) -> Control:
     """The control core of a state directory, its database brought up to date and its plans published."""
     layout = Layout(settings.state)
@@ -114,6 +121,8 @@ def open_control(
                 seal=lambda value: pii_digest(key, value),
                 score=scores(layout.artifacts / "versions"),
                 rule=audit or AuditRule(),
+                online=OnlineValues(lambda: store or LmdbStore(layout.online, readonly=True)),
+                lake=str(layout.lake.resolve()),
             ),
             tokens=lambda: tokens(layout),
         )
@@ -136,6 +145,37 @@ def scores(versions: Path) -> Callable[[str], Callable[[Matrix], Matrix] | None]
             return None
 
     return open_score
+
+
+class OnlineValues:
+    """What online state says of a feature: read as workers read it. The store is opened when it is first asked."""
+
+    def __init__(self, open_store: Callable[[], OnlineStore]) -> None:
+        self._open = open_store
+        self._store: OnlineStore | None = None
+
+    def __call__(
+        self, view: ViewSpec, source: SourceSpec, feature: str, entity: Mapping[str, Any], at: int
+    ) -> dict[str, Any]:
+        """`value`, `exact` and `lsn`; `error` where it cannot say."""
+        compiled = CompiledView(view, source)
+        values, errors = request_vectors(compiled.entity, [entity])
+        if errors:
+            return {"error": errors[0].message}
+        try:
+            self._store = self._store or self._open()
+            keys = encode_keys([values[column.name] for column in compiled.entity], compiled.entity, 1)
+            answer = OnlineReader(self._store).read(compiled, keys, at)
+        except FlyballError as error:
+            return {"error": error.message}
+        at_feature = view.features.index(feature)
+        value = float(answer.values[0, at_feature]) if answer.valid[0, at_feature] else None
+        categories, pii = (
+            compiled.feature_types[at_feature][2],
+            any(column.pii for column in shown(view, source, feature)),
+        )
+        said: Any = categories[int(value)] if categories and value is not None else value
+        return {"value": HIDDEN if pii else said, "exact": bool(answer.exact[0]), "lsn": answer.lsn}
 
 
 class PredictionCounts:
