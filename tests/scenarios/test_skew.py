@@ -9,8 +9,8 @@ import pytest
 
 import flyball as fb
 from flyball.features.ports import AuditState
-from flyball.kernel.errors import ConflictError
-from flyball.kernel.times import MINUTE
+from flyball.kernel.errors import ConflictError, FlyballError
+from flyball.kernel.times import MINUTE, SECOND, show_time
 from flyball.loop.audit import AuditRule, Audits, SkewAudit
 from flyball.testing import TestPlatform, platform
 from tests.scenarios.market.project import Card, CardAtShop, Payments, Shop, amount_against_usual, market
@@ -159,3 +159,77 @@ def test_what_is_wired_has_a_small_default() -> None:
     with features_alone() as running:
         assert isinstance(running._control._audits, Audits)
         assert running._control._audits.rule == AuditRule()
+
+
+def test_a_value_is_explained_from_the_log_to_what_online_state_says() -> None:
+    with features_alone() as running:
+        running.load("Payments", history()[0])
+        now = running.clock.now()
+        running.push(
+            "Payments",
+            [
+                {
+                    "id": "late",
+                    "card": "card-1",
+                    "shop": "s",
+                    "kind": "chip",
+                    "amount": "9.00",
+                    "time": show_time(now - MINUTE),
+                }
+            ],
+        )
+        control = running._control
+        found = control.explain("Card", "payments_6h", entity={"card": "card-1"}, at=now - SECOND)
+        assert found["value"]["event"] == found["value"]["known"] + 1
+        assert [row["why"] for row in found["late"]] == ["it was known 1s too late"]
+        assert found["online"]["value"] == found["value"]["event"], "online state has it, and cannot forget it"
+        assert found["entity"] == {"card": "(pii)"}
+        seen = control.explain("Card", "amount_1d", entity={"card": "card-1"}, at=now + SECOND)
+        assert seen["value"]["known"] == seen["value"]["event"] == seen["online"]["value"]
+        reply = running.predict("chargeback", card="card-1", shop="s", kind="chip", amount="1.00")
+        running.tick()
+        served = control.explain("Card", "payments_6h", entity={}, prediction=reply["prediction_id"])
+        assert served["value"]["served"] == reply["values"]["Card.payments_6h"]
+        for ask, code in (
+            (("Cards", "n", {"card": "x"}), "view_not_found"),
+            (("Card", "payments_9h", {"card": "x"}), "feature_not_found"),
+            (("Card", "payments_6h", {"cart": "x"}), "bad_entity"),
+            (("Card", "payments_6h", {}), "bad_entity"),
+        ):
+            with pytest.raises(FlyballError) as caught:
+                control.explain(ask[0], ask[1], entity=ask[2])
+            assert caught.value.code == code
+
+
+def test_views_are_listed_with_their_users_and_leave_as_sql() -> None:
+    with features_alone() as running:
+        views = {view["view"]: view for view in running._control.views()}
+        assert set(views) == {"Card", "Shop", "CardAtShop"}
+        assert views["Card"]["served_by"] == ["chargeback/1"]
+        assert views["Card"]["features"][0]["used_by"] == ["chargeback"]
+        sql = running._control.view_sql("Card")["sql"]
+        assert "delta_scan('" in sql
+        assert "/lake/Payments')" in sql
+        assert "FROM mine" in running._control.view_sql("Card", kind="table", table="mine")["sql"]
+        with pytest.raises(FlyballError, match="did you mean 'Card'"):
+            running._control.view_sql("Cart")
+
+
+def test_the_query_computes_a_view_from_the_lake() -> None:
+    duckdb = pytest.importorskip("duckdb")
+    with features_alone() as running:
+        running.load("Payments", history()[0])
+        running._ingest.flush()
+        sql = running._control.view_sql("Card", kind="parquet")["sql"]
+        template = "(VALUES ('…', TIMESTAMPTZ '2026-01-01 00:00:00+00'))"
+        assert template in sql
+        now = running.clock.now()
+        sql = sql.replace(template, f"(VALUES ('card-1', make_timestamp({now})))")
+        with duckdb.connect() as connection:
+            cursor = connection.execute(sql.replace('rows."at"', 'epoch_us(rows."at")'))
+            names = [part[0] for part in cursor.description]
+            (answer,) = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        reply = running.predict("chargeback", card="card-1", shop="shop-1", kind="chip", amount="1.00")
+        for name, value in reply["values"].items():
+            if name.startswith("Card."):
+                assert answer[name[5:]] == pytest.approx(value, rel=1e-9)

@@ -263,8 +263,8 @@ def shown(view: ViewSpec, source: SourceSpec, feature: str) -> list[ColumnSpec]:
 def walk(start: int, end: int, levels: Sequence[int], level: int) -> list[tuple[int, int, int]]:
     """Parts of an interval and the hop of the tiles that cover each; `levels` are hops from coarse to fine.
 
-    >>> walk(30, 130, [100, 10], 1)
-    [(30, 100, 10), (100, 130, 10)]
+    >>> walk(30, 230, [100, 10], 1)
+    [(30, 100, 10), (100, 200, 100), (200, 230, 10)]
     """
     parts = []
     while level > 0:
