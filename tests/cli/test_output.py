@@ -5,10 +5,14 @@ from typing import Any
 import click
 import pytest
 
+from flyball.cli.explain import pairs
+from flyball.cli.explain import told as explain_told
+from flyball.cli.features import told as features_told
 from flyball.cli.ingest import batches, push_lines, told
 from flyball.cli.logs import log_file, read_line
 from flyball.cli.output import progress, table
 from flyball.cli.predict import read_rows
+from flyball.cli.skew import told as skew_told
 from flyball.cli.status import told as status_told
 from flyball.cli.status import wrongs
 from flyball.cli.train import parse_param
@@ -106,3 +110,95 @@ def test_status_shows_what_is_pulled_and_derived_and_what_is_wrong_with_it() -> 
     assert any(line.startswith("Orders PG_DSN 1m never 0 failed 2 times: bad_query") for line in lines), text
     assert any(line.startswith("Big@1 Trips 7 3 1 2 events of its views came late") for line in lines), text
     assert wrongs(now) == ["Orders is not pulled: no such table"]
+
+
+def test_skew_is_told_with_causes_bound_effect_and_examples() -> None:
+    example = {
+        "at": 0,
+        "entity": {"user": "u1"},
+        "feature": "Card.n_1h",
+        "served": 7.0,
+        "recomputed": 2.0,
+        "cause": "ttl",
+        "prediction": "pred_1",
+    }
+    found = {
+        "service": "fraud",
+        "version": "fraud/1",
+        "window": 604_800_000_000,
+        "compared": 1000,
+        "mismatched": 5,
+        "told": "≤ 0.0105 at 95 %",
+        "bound": 0.0105,
+        "limit": 0.001,
+        "causes": {"ttl": 5},
+        "skipped": {"pii": 3},
+        "features": [{"feature": "Card.n_1h", "compared": 100, "mismatched": 5, "causes": {"ttl": 5}}],
+        "effect": {"rows": 5, "mean": 0.01, "max": 0.04},
+        "examples": [example],
+        "sampling": {"share": 0.05, "predictions": 100, "waiting": 4, "dropped": 2},
+    }
+    text = click.unstyle(skew_told(found))
+    for part in (
+        "1000 values compared in the last 7d, 5 differ",
+        "max_skew is 0.001 (over it: no release)",
+        "causes: ttl 5",
+        "skipped: pii 3",
+        "sampled 0.05 of the entities: 100 predictions audited, 4 wait, 2 were let go",
+        "|Δ score| mean 0.01, max 0.04",
+        "user=u1",
+        "--prediction pred_1",
+    ):
+        assert part in text, part
+    assert "is not known" in skew_told(found | {"effect": {"rows": 0, "mean": None, "max": None}})
+
+
+def test_an_explanation_is_told_with_its_interval_tiles_and_late_rows() -> None:
+    row = {"event_time": 0, "known_at": 1_000_000, "lsn": 3, "value": 2.5}
+    found = {
+        "view": "Card",
+        "feature": "sum_1h",
+        "operator": "sum",
+        "entity": {"user": "u1"},
+        "at": 3_600_000_000,
+        "interval": {"start": 0, "end": 3_600_000_000, "window": "1h", "hop": "30s"},
+        "tiles": [{"start": 0, "hop": "5m", "rows": 1, "value": 2.5}],
+        "tiles_left_out": 2,
+        "head": {"start": 3_600_000_000, "end": 3_600_000_000, "rows": [row]},
+        "rows_left_out": 0,
+        "late": [row | {"why": "it was known 1s too late"}],
+        "value": {"known": 5.0, "event": None},
+        "online": {"value": 5.0, "exact": False, "lsn": 9},
+    }
+    text = click.unstyle(explain_told(found))
+    for part in (
+        "Card.sum_1h (sum) of user=u1 at 1970-01-01T01:00:00Z",
+        "[1970-01-01T00:00:00Z, 1970-01-01T01:00:00Z): window 1h, hop 30s",
+        "as known 5, as event null; online state says 5 (inexact: it is newer)",
+        "tiles, 2 older ones left out:",
+        "it was known 1s too late",
+    ):
+        assert part in text, part
+    assert "online state: no store" in explain_told(found | {"online": {"error": "no store"}})
+
+
+def test_an_entity_is_columns_and_values() -> None:
+    assert pairs(("user=a=b", "shop=")) == {"user": "a=b", "shop": ""}
+    with pytest.raises(InvalidError, match="COLUMN=VALUE"):
+        pairs(("user",))
+
+
+def test_views_are_told_with_their_users() -> None:
+    view = {
+        "view": "Card",
+        "kind": "window",
+        "source": "Payments",
+        "entity": ["card"],
+        "ttl": None,
+        "definition": "0123456789abcdef",
+        "served_by": ["fraud/1"],
+        "features": [{"name": "n_1h", "operator": "count", "window": "1h", "hop": "30s", "used_by": ["fraud"]}],
+    }
+    text = click.unstyle(features_told(view))
+    assert "window view over Payments by card, definition 0123456789ab; served by fraud/1" in text
+    assert text.splitlines()[-1].split() == ["n_1h", "count", "1h", "30s", "fraud"]

@@ -25,7 +25,7 @@ class Platform:
         self.asked.append(request)
         if request.url.path == "/v1/endpoints":
             return httpx.Response(200, json=ENDPOINTS)
-        names = ("facts", "sources", "runs", "lines", "versions", "rows", "predictions")
+        names = ("facts", "sources", "runs", "lines", "versions", "rows", "predictions", "views", "sql")
         answer: dict[str, Any] = {key: [] for key in names}
         return httpx.Response(200, json=answer | {"horizons": {}, "at": 5, "digest": "d"})
 
@@ -62,6 +62,7 @@ def test_every_verb_asks_for_a_route_of_the_table_at_the_process_that_serves_it(
             client.flush(), client.train("m"), client.runs(), client.run("r"),
             client.run_logs("r"), client.versions("m"), client.service("s"), client.release("s"),
             client.rollback("s"), client.approve("s"), client.quality("s"), client.drift("s"),
+            client.skew("s"), client.views(), client.view_sql("v"), client.explain("v", "f", entity={"a": "b"}, at=5),
             client.prediction("p"), client.batch("b"), client.predict("s", a=1), client.infer("m", {}),
             client.infer("m", {}, version="3"),
         ]  # fmt: skip

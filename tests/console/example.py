@@ -43,6 +43,8 @@ BUSY: Status = {
                "calibrated": False}],
     "quality": [{"service": "fraud", "metric": "auc", "value": 0.871, "baseline": 0.921, "labels": 4_210,
                  "dropped": True}],
+    "skew": [{"service": "fraud", "version": "fraud/1", "compared": 120_000, "mismatched": 36, "causes": {"ttl": 36},
+              "bound": 0.0004, "told": "≤ 0.0004 at 95 %", "limit": 0.0001, "effect": 0.02}],
     "alerts": [{"id": "a1", "kind": "drift", "subject": "service:fraud", "message": "n_1h moved: 0.41 > 0.2",
                 "at": AT, "open": True}],
     "retrain": [{"service": "fraud", "count": 1, "last": AT, "trigger": "drift", "state": "running"}],

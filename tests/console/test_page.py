@@ -32,6 +32,14 @@ def test_the_page_holds_the_refreshed_part_and_its_numbers() -> None:
         assert text in html
 
 
+def test_skew_is_told_with_its_causes_and_its_bound() -> None:
+    html = loop_picture(BUSY)
+    for text in ("ttl 36", "≤ 0.0004 at 95 %", "over the limit"):
+        assert text in html
+    within = cast(Status, {"skew": [{"service": "s", "compared": 5, "mismatched": 0, "bound": 0.5, "limit": None}]})
+    assert "over the limit" not in loop_picture(within)
+
+
 def test_what_users_named_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     status = cast(

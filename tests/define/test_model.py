@@ -144,6 +144,8 @@ def test_the_outcome_of_a_label_is_what_a_request_cannot_know() -> None:
             lambda: fb.Service("x", model=fb.External(), retrain=fb.Retrain(on=[fb.drift()])),
             "is not trained here",
         ),
+        (lambda: fb.Service("tip", model=tip, max_skew=1.5), "max_skew is a share of values between 0 and 1"),
+        (lambda: fb.Service("tip", model=tip, max_skew=True), "max_skew is a share"),
         (lambda: fb.Service("tip", model=tip, log="sync"), "'async' or 'durable'"),  # type: ignore[arg-type]
         (lambda: fb.Service("tip", model=tip, rollout=fb.Canary), "write rollout=fb.Canary()"),  # type: ignore[arg-type]
         (lambda: fb.Batch("b", model=fb.External(), rows=Trips, every="1d"), "cannot score a batch"),

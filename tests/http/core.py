@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flyball.define.spec import ProjectSpec, RolloutSpec
@@ -69,6 +69,21 @@ class FakeCore:
 
     def drift(self, service: str) -> Data:
         return {}
+
+    def skew(self, service: str) -> Data:
+        return {"service": service, "compared": 0}
+
+    def views(self) -> list[Data]:
+        return [{"view": "V"}]
+
+    def view_sql(self, view: str, *, kind: str = "delta", table: str = "") -> Data:
+        return {"view": view, "sql": f"{kind} {table}"}
+
+    def explain(
+        self, view: str, feature: str, *, entity: Mapping[str, Any], at: int | None = None, prediction: str = ""
+    ) -> Data:
+        self.asked.append(("explain", view, feature, dict(entity), at, prediction))
+        return {"view": view}
 
     def prediction(self, prediction: str) -> Data:
         return {}

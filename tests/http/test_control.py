@@ -93,6 +93,22 @@ def test_every_route_has_its_handler_and_every_handler_its_route() -> None:
         add_routes(FastAPI(), object())
 
 
+def test_an_entity_is_asked_for_column_by_column(client: httpx.Client, core: FakeCore) -> None:
+    path = "/v1/views/Card/features/n_1h/explain"
+    params = {"entity": ["card=a=b", "shop=1"], "at": "2026-01-01T00:00:00Z"}
+    assert client.get(path, params=params, headers=OWNER).json() == {"view": "Card"}
+    assert core.asked == [("explain", "Card", "n_1h", {"card": "a=b", "shop": "1"}, 1_767_225_600_000_000, "")]
+    client.get(path, params={"prediction": "p1", "at": "5"}, headers=OWNER)
+    assert core.asked[-1] == ("explain", "Card", "n_1h", {}, 5, "p1")
+    answer = client.get(path, params={"entity": "card"}, headers=OWNER)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_entity")
+
+
+def test_a_view_is_printed_from_where_it_is_asked(client: httpx.Client) -> None:
+    answer = client.get("/v1/views/Card/sql", params={"from": "table", "table": "mine"}, headers=OWNER)
+    assert answer.json() == {"view": "Card", "sql": "table mine"}
+
+
 def test_an_error_travels_with_its_code_and_hint_under_its_status(client: httpx.Client) -> None:
     answer = client.get("/v1/projects/taxi", headers=OWNER)
     assert answer.status_code == 404

@@ -26,10 +26,12 @@ from flyball.define.spec import (
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.facts import Actor
 from flyball.kernel.times import DAY, HOUR, MINUTE
+from flyball.loop.audit import Audits
 from flyball.loop.control import Adapters, Control
 from flyball.loop.packages import VersionPackages
 from flyball.loop.watch import Readers
 from flyball.monitoring.quality import QualityRule
+from flyball.storage.history import LakeHistory
 from flyball.storage.metadata.unit import SqlMetadata
 from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
 from tests.loop.fakes import FakeArtifacts, FakeEngine, FakeIngest, FakeLake, FakeLog, FakePlans, record
@@ -109,6 +111,7 @@ class Platform:
                 runs=self.folder / "runs",
                 erasable=self.lake,
                 predictions=self.lake,
+                audits=Audits(history=LakeHistory(self.lake, self.clock.now), seal=lambda value: f"pii:{value}"),
                 quality=QualityRule(min_labels=100),
             )
         )

@@ -25,7 +25,7 @@ class Core:
     def versions(self, model: str) -> dict[str, Any]:
         raise AssertionError
 
-    service = quality = drift = versions
+    service = quality = drift = skew = versions
 
 
 def no_worker() -> str:

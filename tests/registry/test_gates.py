@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from flyball.registry.gates import Gate, decide
+from flyball.registry.gates import Gate, decide, decide_skew
 
 AUC = Gate(metric="auc", tolerance=0.01)
 RMSE = Gate(metric="rmse", higher_is_better=False, tolerance=0.1)
@@ -41,3 +41,15 @@ def test_a_champion_without_a_number_cannot_block() -> None:
     result = decide({"auc": 0.6}, {"auc": math.nan}, rows=50, gate=AUC)
     assert result.passed
     assert "nothing to compare" in result.note
+
+
+def test_skew_is_judged_by_its_bound_and_the_reason_says_what_to_look_at() -> None:
+    passed = decide_skew("tip", "tip/3", compared=30_000, bound=0.0001, limit=0.001)
+    assert (passed.passed, passed.reasons) == (True, ())
+    assert passed.values == {"skew": 0.0001, "limit": 0.001}
+    (reason,) = decide_skew("tip", "tip/3", compared=30_000, bound=0.002, limit=0.001).reasons
+    assert "flyball skew tip" in reason
+    assert "3000 compared values" not in reason
+    (reason,) = decide_skew("tip", "tip/3", compared=0, bound=1.0, limit=0.001).reasons
+    assert "nothing compared yet" in reason
+    assert "without a mismatch 3000 compared values are enough" in reason

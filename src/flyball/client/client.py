@@ -244,6 +244,37 @@ class Client:
     def drift(self, service: str | Named) -> Data:
         return dict(self._control("GET", f"/v1/services/{seg(name_of(service))}/drift", idempotent=True))
 
+    def skew(self, service: str | Named) -> Data:
+        """What the audit found about the values that a service served."""
+        return dict(self._control("GET", f"/v1/services/{seg(name_of(service))}/skew", idempotent=True))
+
+    # views
+
+    def views(self) -> list[Data]:
+        """Every view with its features, and the models and versions that use it."""
+        return list(self._control("GET", "/v1/views", idempotent=True)["views"])
+
+    def view_sql(self, view: str | Named, *, kind: str = "delta", table: str = "") -> str:
+        """The DuckDB query of a view over `delta`, `parquet` or a `table` of yours."""
+        params = {"from": kind, "table": table}
+        return str(self._control("GET", f"/v1/views/{seg(name_of(view))}/sql", params=params, idempotent=True)["sql"])
+
+    def explain(
+        self,
+        view: str | Named,
+        feature: str,
+        *,
+        entity: Mapping[str, Any] | None = None,
+        at: int | str | None = None,
+        prediction: str = "",
+    ) -> Data:
+        """What is behind a feature's value: of an entity at a time (None: now), or as a prediction was served it."""
+        path = f"/v1/views/{seg(name_of(view))}/features/{seg(feature)}/explain"
+        params: Data = {"entity": [f"{name}={value}" for name, value in (entity or {}).items()]}
+        params |= {} if at is None else {"at": str(parse_time(at))}
+        params |= {"prediction": prediction} if prediction else {}
+        return dict(self._control("GET", path, params=params, idempotent=True))
+
     def prediction(self, prediction: str) -> Data:
         """The receipt of a prediction."""
         return dict(self._control("GET", f"/v1/predictions/{seg(prediction)}", idempotent=True))

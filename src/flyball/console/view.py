@@ -103,6 +103,18 @@ class QualityStatus(TypedDict, total=False):
     dropped: bool
 
 
+class SkewStatus(TypedDict, total=False):
+    service: str
+    version: str
+    compared: int  # served values, lately
+    mismatched: int
+    causes: dict[str, int]
+    bound: float  # the rate of mismatches that is not ruled out at 95 %
+    told: str  # the bound in words
+    limit: float | None  # the service's max_skew
+    effect: float | None  # the largest change of a score
+
+
 class AlertStatus(TypedDict, total=False):
     id: str
     kind: str
@@ -143,6 +155,7 @@ class Status(TypedDict, total=False):
     services: list[ServiceStatus]
     rollouts: list[RolloutStatus]  # newest first
     drift: list[DriftStatus]
+    skew: list[SkewStatus]
     quality: list[QualityStatus]
     alerts: list[AlertStatus]  # newest first
     retrain: list[RetrainStatus]

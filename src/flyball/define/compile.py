@@ -138,6 +138,7 @@ class _Compiler:
             views=service.views,
             owner=service.owner,
             description=service.description,
+            max_skew=None if service.max_skew is None else float(service.max_skew),
         )
 
     def _batch(self, batch: Batch) -> BatchSpec:

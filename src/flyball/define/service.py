@@ -103,6 +103,8 @@ class Service:
         max_staleness: how far online state may be behind before a reply says that its features are stale.
         views: where online state cannot be read, views are at their declared defaults and the reply says so;
             `required` then answers the service's default in the place of the model's answer.
+        max_skew: how many of the served values may differ from what training would compute, such as 0.001: while the
+            audit's bound (at 95 %) is above it, no new version takes the place of the one that serves.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Service:
     views: Literal["optional", "required"] = "optional"
     owner: str = ""
     description: str = ""
+    max_skew: float | None = None
 
     def __post_init__(self) -> None:
         shown = f"service {self.name!r}"
@@ -134,6 +137,10 @@ class Service:
         expand(self.features, shown)
         if self.retrain is not None and not isinstance(self.model, Model):
             raise mistake(f"{shown} retrains, but its model is not trained here; leave retrain= out")
+        if self.max_skew is not None and not _is_share(self.max_skew):
+            raise mistake(
+                f"{shown}: max_skew is a share of values between 0 and 1, such as 0.001, not {self.max_skew!r}"
+            )
         if self.log not in ("async", "durable"):
             raise mistake(f"{shown}: log is 'async' or 'durable', not {self.log!r}")
         if self.views not in ("optional", "required"):
@@ -190,6 +197,10 @@ def _check_model(model: object, shown: str) -> None:
     if not isinstance(model, (Model, Pretrained, External)):
         hint = "decorate its function with @fb.model(…)" if callable(model) else "write model=tip, without quotes"
         raise mistake(f"{shown}: model is {getattr(model, '__name__', model)!r}, not a model", hint=hint)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
 
 def positive(shown: str, value: str) -> int:

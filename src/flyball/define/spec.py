@@ -317,7 +317,8 @@ class RetrainSpec(Spec, frozen=True, kw_only=True):
 
 class ServiceSpec(Spec, frozen=True, kw_only=True):
     """`max_staleness`: how far online state may be behind before replies say so. `views`: `required` answers the
-    service's default, not the model's, where online state cannot be read."""
+    service's default, not the model's, where online state cannot be read. `max_skew`: the largest rate of served values
+    that differ from their recomputation, at 95 % confidence, with which a version may be released; None: any."""
 
     name: str
     model: str
@@ -330,6 +331,7 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
     views: Literal["optional", "required"] = "optional"
     owner: str = ""
     description: str = ""
+    max_skew: float | None = None
 
 
 class BatchSpec(Spec, frozen=True, kw_only=True):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flyball.define.spec import SourceSpec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,3 +74,104 @@ class EventReader(Protocol):
         columns, where there are none.
         """
         ...
+
+
+class EventSlices(Protocol):
+    """Events as they are kept, duplicates and versions of corrected events included."""
+
+    def slice(
+        self,
+        source: SourceSpec,
+        columns: Sequence[str],
+        *,
+        since: int | None,
+        before: int | None,
+        where: Mapping[str, Sequence[Any]],
+    ) -> pl.DataFrame:
+        """A physical frame with `since <= event_time < before` where each column of `where` has one of its values
+        (physical; `_key` too): the columns asked for, the system's four, and `_deleted` (Boolean) where the source
+        takes corrections. In LSN order; empty, with the right columns, where there are none."""
+        ...
+
+    def kept_from(self, source: SourceSpec) -> int | None:
+        """The event time before which rows have been taken away; None: none have."""
+        ...
+
+
+class AuditStore(Protocol):
+    """What the skew audit remembers, within one transaction."""
+
+    def enqueue(self, entry: AuditEntry) -> None:
+        """Idempotent by the prediction's id."""
+        ...
+
+    def waiting(self, service: str) -> int:
+        """How many sampled predictions of a service wait."""
+        ...
+
+    def oldest(self, service: str, *, before: int, limit: int) -> list[AuditEntry]:
+        """The predictions that were made before a time and wait, the oldest first."""
+        ...
+
+    def dequeue(self, predictions: Sequence[str]) -> None:
+        """Idempotent."""
+        ...
+
+    def drop_from(self, service: str, place: float) -> int:
+        """Take those from the queue whose entity's place is at or above; how many."""
+        ...
+
+    def add_period(self, period: AuditPeriod) -> None:
+        """Add to what is stored. Not idempotent: to be called in the transaction that takes the predictions away."""
+        ...
+
+    def periods(self, service: str, *, version: str = "", since: int = 0) -> list[AuditPeriod]: ...
+
+    def state(self, service: str) -> AuditState: ...
+
+    def put_state(self, state: AuditState) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditEntry:
+    """A sampled prediction that waits: its record as it was logged, and the place of its entity in [0, 1)."""
+
+    id: str
+    service: str
+    version: str
+    at: int
+    place: float
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditPeriod:
+    """What was found about one feature of a version in the predictions of a day; counts by reason and by cause."""
+
+    service: str
+    version: str
+    feature: str
+    start: int
+    compared: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def mismatched(self) -> int:
+        return sum(self.causes.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditState:
+    """Of one service: the share of entities that is sampled now, predictions audited and let go, the newest examples of
+    mismatches, and what mismatches did to scores (rows that could be scored both ways, sum and largest |Δ|)."""
+
+    service: str
+    share: float = 1.0
+    audited: int = 0
+    dropped: int = 0
+    at: int | None = None
+    examples: tuple[dict[str, Any], ...] = ()
+    effect_rows: int = 0
+    effect_total: float = 0.0
+    effect_largest: float = 0.0

@@ -63,6 +63,12 @@ class ControlCore(Protocol):
     def approve(self, service: str, *, version: int | str, actor: Actor) -> Data: ...
     def quality(self, service: str) -> Data: ...
     def drift(self, service: str) -> Data: ...
+    def skew(self, service: str) -> Data: ...
+    def views(self) -> list[Data]: ...
+    def view_sql(self, view: str, *, kind: str = "delta", table: str = "") -> Data: ...
+    def explain(
+        self, view: str, feature: str, *, entity: Mapping[str, Any], at: int | None = None, prediction: str = ""
+    ) -> Data: ...
     def prediction(self, prediction: str) -> Data: ...
     def batch(self, name: str) -> Data: ...
     def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[Data]: ...
@@ -117,6 +123,7 @@ class Shell:
 
 
 Limit = Annotated[int, Query(ge=1, le=10_000)]
+Entity = Annotated[list[str] | None, Query()]
 
 
 class Body(BaseModel):
@@ -188,6 +195,17 @@ def newest(core: ControlCore, service: str) -> str:
     if not versions:
         raise NotFoundError(f"{model} has no version yet", code="version_not_found", hint=f"flyball train {model}")
     return str(max(versions, key=lambda version: int(version["number"]))["version"])
+
+
+def entity_of(given: Sequence[str]) -> Data:
+    """`column=value` texts as an entity."""
+    entity: Data = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidError("an entity is given as entity=column=value, once for each column", code="bad_entity")
+        entity[name] = value
+    return entity
 
 
 def awaiting(core: ControlCore, service: str) -> str:
@@ -352,6 +370,24 @@ class Handlers:
 
     def service_drift(self, service: str) -> Response:
         return reply(self._core.drift(service))
+
+    def service_skew(self, service: str) -> Response:
+        return reply(self._core.skew(service))
+
+    # views
+
+    def list_views(self) -> Response:
+        return reply({"views": self._core.views()})
+
+    def view_sql(self, view: str, kind: Annotated[str, Query(alias="from")] = "delta", table: str = "") -> Response:
+        return reply(self._core.view_sql(view, kind=kind, table=table))
+
+    def explain_feature(
+        self, view: str, feature: str, entity: Entity = None, at: str = "", prediction: str = ""
+    ) -> Response:
+        moment = parse_time(int(at) if at.lstrip("-").isdecimal() else at) if at else None
+        found = self._core.explain(view, feature, entity=entity_of(entity or []), at=moment, prediction=prediction)
+        return reply(found)
 
     def get_prediction(self, prediction: str) -> Response:
         return reply(self._core.prediction(prediction))

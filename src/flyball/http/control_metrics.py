@@ -15,6 +15,9 @@ METRICS: dict[str, tuple[str, str]] = {  # name → type, help
     "flyball_service_p99_seconds": ("gauge", "99th percentile of a service's recent latencies."),
     "flyball_quality": ("gauge", "A service's metric from late labels."),
     "flyball_drift_score": ("gauge", "How far a service's inputs moved from training."),
+    "flyball_skew_values": ("gauge", "Served values of a service that the audit compared lately."),
+    "flyball_skew_mismatches": ("gauge", "Those that differ from their recomputation, by cause."),
+    "flyball_skew_bound": ("gauge", "The largest rate of mismatches that these do not rule out at 95 %."),
     "flyball_alerts_open": ("gauge", "Alerts that are open."),
     "flyball_runs": ("gauge", "Runs by state, among those listed in the status."),
     "flyball_process_up": ("gauge", "1 while a process of the platform runs."),
@@ -54,6 +57,12 @@ def samples(status: Mapping[str, Any]) -> Iterable[tuple[str, dict[str, str], fl
         yield "flyball_quality", labels, quality.get("value")
     for drift in status.get("drift") or []:
         yield "flyball_drift_score", {"service": str(drift.get("service", ""))}, drift.get("score")
+    for skew in status.get("skew") or []:
+        labels = {"service": str(skew.get("service", ""))}
+        yield "flyball_skew_values", labels, skew.get("compared")
+        yield "flyball_skew_bound", labels, skew.get("bound")
+        for cause, count in (skew.get("causes") or {}).items():
+            yield "flyball_skew_mismatches", {**labels, "cause": str(cause)}, count
     yield "flyball_alerts_open", {}, float(sum(1 for a in status.get("alerts") or [] if a.get("open")))
     states: dict[str, int] = {}
     for run in status.get("runs") or []:

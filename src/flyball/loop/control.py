@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flyball.define.spec import ProjectSpec, RolloutSpec
+from flyball.define.spec import ProjectSpec, RolloutSpec, ServiceSpec
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import (
@@ -19,13 +19,14 @@ from flyball.kernel.errors import (
 )
 from flyball.kernel.facts import Actor
 from flyball.loop.apply import Projects
+from flyball.loop.audit import Audits, SkewAudit, skew_gate
 from flyball.loop.backfill import with_estimates
 from flyball.loop.batches import Batches
 from flyball.loop.changes import Changes
 from flyball.loop.collect import Collector
 from flyball.loop.erase import ErasablePredictions, ErasableTables, ErasurePlaces, Erasures
 from flyball.loop.names import model_of, service_of, version_of
-from flyball.loop.ports import IngestClient, Lake, Metadata, Packages, Plans, PredictionLog
+from flyball.loop.ports import IngestClient, Lake, Metadata, Packages, Plans, PredictionLog, Unit
 from flyball.loop.promote import Promotion
 from flyball.loop.publish import Publisher
 from flyball.loop.questions import Questions
@@ -60,6 +61,7 @@ class Adapters:
     runs: Path
     erasable: ErasableTables
     predictions: ErasablePredictions
+    audits: Audits
     tokens: Callable[[], dict[str, list[str]]] = dict
     measured: Callable[[], list[dict[str, Any]]] = list
     drift: DriftRule = field(default_factory=DriftRule)
@@ -102,13 +104,27 @@ class Control(Questions):
         self._erasures = Erasures(
             a.metadata, self._changes, self._publisher, a.ingest, places, self._recorder, a.clock, seal=a.readers.seal
         )
-        self._collector = Collector(a.metadata, a.log, a.lake, a.clock, observers=[self._watch.count])
-        super().__init__(a.metadata, a.packages, self._publisher, self._runs, self._watch, a.readers, a.clock, a.drift)
+        self._audit = SkewAudit(a.metadata, a.packages, a.ingest, a.audits, self._recorder, a.clock)
+        observers = [self._watch.count, self._audit.sample]
+        self._collector = Collector(a.metadata, a.log, a.lake, a.clock, observers=observers)
+        super().__init__(
+            a.metadata,
+            a.packages,
+            self._publisher,
+            self._runs,
+            self._watch,
+            a.readers,
+            a.audits,
+            a.ingest,
+            a.clock,
+            a.drift,
+        )
         self._loops: dict[str, Callable[[], Any]] = {
             "collect": self._collect,
             "runs": self._runs.tick,
             "rollout": self._releases.tick,
             "monitor": self._watch.tick,
+            "audit": self._audit.tick,
             "retrain": Retraining(a.metadata, self._runs, self._recorder, a.clock).tick,
             "schedule": Batches(a.metadata, self._runs, a.clock).tick,
             "erase": self._erasures.tick,
@@ -186,10 +202,22 @@ class Control(Questions):
         with self._changes.change() as unit:
             _, spec = service_of(unit, service)
             ref = version_of(unit, spec, version)
+            self._refuse_skew(unit, spec)
             state = self._releases.start(
                 unit, spec, ref, actor=actor, strategy=strategy, reason=reason or f"released by {actor.name}"
             )
         return state.to_data()
+
+    def _refuse_skew(self, unit: Unit, service: ServiceSpec) -> None:
+        """Nothing new is released while what is served is not known to agree with training, where that is asked for."""
+        gate = skew_gate(unit, service, unit.rollouts.served(service.name).current, self._clock.now())
+        if gate is not None and not gate.passed:
+            raise ConflictError(
+                "; ".join(gate.reasons),
+                code="skew_too_high",
+                hint=f"flyball skew {service.name}; flyball rollback {service.name} is always possible",
+                details=dict(gate.values),
+            )
 
     def rollback(self, service: str, *, actor: Actor) -> dict[str, Any]:
         """Serve the previous version again, at once."""
@@ -211,6 +239,7 @@ class Control(Questions):
                     code="not_awaiting",
                     hint=f"flyball release {service} --version N releases any registered version",
                 )
+            self._refuse_skew(unit, spec)
             self._recorder.record(
                 unit.facts, actor, "release.approve", f"service:{service}", after={"version": ref}, note=awaiting.reason
             )

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from flyball.define.spec import ModelSpec, ProjectSpec
+from flyball.features.ports import AuditStore
 from flyball.governance.ports import ErasureStore, FactStore
 from flyball.monitoring.ports import MonitoringStore
 from flyball.registry.ports import VersionStore
@@ -154,6 +155,8 @@ class Unit(Protocol):
     def rollouts(self) -> RolloutStore: ...
     @property
     def monitoring(self) -> MonitoringStore: ...
+    @property
+    def audit(self) -> AuditStore: ...
     @property
     def loop(self) -> LoopStore: ...
     @property

@@ -9,6 +9,7 @@ from flyball.define.task import default_metric, higher_is_better
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
 from flyball.kernel.facts import Actor
+from flyball.loop.audit import skew_gate
 from flyball.loop.ports import Awaiting, NewVersion, Unit
 from flyball.loop.publish import services
 from flyball.loop.release import Releases, set_alias
@@ -79,8 +80,10 @@ class Promotion:
         first = not served.current and unit.rollouts.open(service.name) is None
         if cause == "manual" and not first:
             return
-        if not gate.passed:
-            self._note(unit, service, "version.refuse", version, "; ".join(gate.reasons))
+        skew = skew_gate(unit, service, served.current, self._clock.now())
+        refused = (*gate.reasons, *(skew.reasons if skew is not None else ()))
+        if refused:
+            self._note(unit, service, "version.refuse", version, "; ".join(refused))
         elif not first and service.retrain is not None and service.retrain.review == "manual":
             reason = gate.note or "passed its gate"
             awaiting = Awaiting(service=service.name, version=version.ref, since=self._clock.now(), reason=reason)

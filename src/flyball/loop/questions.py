@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flyball.define.spec import ProjectSpec, ServiceSpec
 from flyball.governance.facts import fact_data
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError, did_you_mean
+from flyball.loop.audit import Audits
 from flyball.loop.batches import scoring_version
 from flyball.loop.erase import marks
 from flyball.loop.names import batch_of, model_of, service_of, version_record
-from flyball.loop.ports import Metadata, Packages, Unit
+from flyball.loop.ports import IngestClient, Metadata, Packages, Unit
 from flyball.loop.publish import Publisher
 from flyball.loop.receipt import receipt, version_data
 from flyball.loop.runs import Runs, read_lines
 from flyball.loop.show import alert_data, quality_data, rollout_data, run_data
+from flyball.loop.skew import skew_report
+from flyball.loop.views import explained, sql_of, views_data
 from flyball.loop.watch import Readers, Watch, watched_metric
 from flyball.monitoring.drift import DriftRule
 from flyball.rollout.decide import shares
@@ -34,6 +37,8 @@ class Questions:
         runs: Runs,
         watch: Watch,
         readers: Readers,
+        audits: Audits,
+        ingest: IngestClient,
         clock: Clock,
         rule: DriftRule,
     ) -> None:
@@ -43,6 +48,8 @@ class Questions:
         self._runs = runs
         self._watch = watch
         self._readers = readers
+        self._audits = audits
+        self._ingest = ingest
         self._clock = clock
         self._rule = rule
         self.health: dict[str, dict[str, Any]] = {}
@@ -142,8 +149,41 @@ class Questions:
                 "alerts": [a for a in map(alert_data, unit.monitoring.alerts(service)) if a["kind"] == "drift"],
             }
 
-    def prediction(self, prediction: str) -> dict[str, Any]:
-        """The receipt of a prediction. One that is not in the lake yet is collected first."""
+    def skew(self, service: str) -> dict[str, Any]:
+        """What the audit found about the values that a service served."""
+        with self._metadata.read() as unit:
+            return skew_report(unit, service, self._clock.now(), rule=self._audits.rule)
+
+    def views(self) -> list[dict[str, Any]]:
+        """Every view with its features, and the models and versions that use it."""
+        with self._metadata.read() as unit:
+            return views_data(unit, self._packages)
+
+    def view_sql(self, view: str, *, kind: str = "delta", table: str = "") -> dict[str, Any]:
+        """The DuckDB query of a view over its source's table."""
+        with self._metadata.read() as unit:
+            return sql_of(unit, view, kind=kind, table=table, lake=self._audits.lake)
+
+    def explain(
+        self, view: str, feature: str, *, entity: Mapping[str, Any], at: int | None = None, prediction: str = ""
+    ) -> dict[str, Any]:
+        """What is behind a value: of an entity at a time (None: now), or as a prediction was served it."""
+        record = self._record(prediction) if prediction else None
+        with self._metadata.read() as unit:
+            return explained(
+                unit,
+                view,
+                feature,
+                entity=entity,
+                at=self._clock.now() if at is None else at,
+                record=record,
+                history=self._audits.history,
+                ingest=self._ingest,
+                seal=self._audits.seal,
+                online=self._audits.online,
+            )
+
+    def _record(self, prediction: str) -> dict[str, Any]:
         record = self._readers.predictions.find(prediction)
         if record is None:
             raise NotFoundError(
@@ -151,6 +191,11 @@ class Questions:
                 code="prediction_not_found",
                 hint="a prediction can be looked up a moment after it was answered, when it has been collected",
             )
+        return record
+
+    def prediction(self, prediction: str) -> dict[str, Any]:
+        """The receipt of a prediction. One that is not in the lake yet is collected first."""
+        record = self._record(prediction)
         with self._metadata.read() as unit:
             return receipt(unit, self._packages, record)
 

@@ -11,7 +11,9 @@ from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError
 from flyball.kernel.facts import Actor
 from flyball.kernel.ids import new_id
+from flyball.loop.audit import skew_gate
 from flyball.loop.changes import Changes
+from flyball.loop.names import service_of
 from flyball.loop.ports import Acknowledgement, Metadata, Unit
 from flyball.loop.publish import Publisher, observe_rollout, services
 from flyball.rollout.decide import begin, decide, step
@@ -111,9 +113,18 @@ class Releases:
             state = replace(state, step_at=now)
             unit.rollouts.put(state)
         decision = decide(state, evidence, state.spec, now)
+        if decision.action is Action.PROMOTE:
+            decision = self._unless_skewed(unit, state, decision, now)
         if decision.action not in (Action.HOLD, Action.WAIT):
             self._apply(unit, state, decision, LOOP)
         return f"{decision.action.value}: {decision.reason}"
+
+    def _unless_skewed(self, unit: Unit, state: RolloutState, decision: Decision, now: int) -> Decision:
+        """A canary whose own served values are not known to agree with training waits, where that is asked for."""
+        gate = skew_gate(unit, service_of(unit, state.service)[1], state.version, now)
+        if gate is None or gate.passed:
+            return decision
+        return Decision(action=Action.WAIT, reason="; ".join(gate.reasons), e_value=decision.e_value)
 
     def _apply(self, unit: Unit, state: RolloutState, decision: Decision, actor: Actor) -> RolloutState:
         after = step(state, decision, self._clock.now())

@@ -26,6 +26,7 @@ class Core(Protocol):
     def service(self, name: str) -> Data: ...
     def quality(self, service: str) -> Data: ...
     def drift(self, service: str) -> Data: ...
+    def skew(self, service: str) -> Data: ...
     def facts(self, *, subject: str = "", kind: str = "", limit: int = 100) -> list[Data]: ...
 
 
@@ -47,6 +48,7 @@ def picture(core: Core) -> Data:
         "versions": sorted(versions, key=lambda version: -version["created"]),
         "rollouts": waiting + sorted(histories, key=lambda rollout: -rollout["since"]),
         "drift": [drift_of(core.drift(name)) for name in names],
+        "skew": [skew_of(core.skew(name)) for name in names],
         "quality": [quality_of(core.quality(name)) for name in names],
         "alerts": [alert_of(alert) for service in services for alert in service["alerts"]],
         "retrain": [retrain_of(service, runs) for service in services if service["spec"].get("retrain")],
@@ -140,6 +142,11 @@ def drift_of(answer: Data) -> Data:
         "feature": worst["feature"],
         "at": judged["start"],
     }
+
+
+def skew_of(answer: Data) -> Data:
+    kept = ("service", "version", "compared", "mismatched", "causes", "bound", "told", "limit")
+    return {name: answer[name] for name in kept} | {"effect": answer["effect"]["max"]}
 
 
 def quality_of(answer: Data) -> Data:

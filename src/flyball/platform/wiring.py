@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from flyball.client import Client
 from flyball.define.metrics import metrics_of
+from flyball.define.spec import SourceSpec, ViewSpec
 from flyball.engines.local import LocalEngine
+from flyball.engines.runtimes import open_runtime
 from flyball.features.build import Builds
 from flyball.features.derive import SourceDeriver
+from flyball.features.explain import HIDDEN, shown
+from flyball.features.keys import encode_keys
+from flyball.features.online import OnlineReader
 from flyball.features.ports import OnlineStore
+from flyball.features.request import request_vectors
+from flyball.features.views import CompiledView
 from flyball.features.writer import OnlineWriter
 from flyball.ingest.committing import Horizon
 from flyball.ingest.erasing import Eraser
@@ -22,6 +32,7 @@ from flyball.kernel.errors import FlyballError, NotFoundError, UnavailableError
 from flyball.kernel.files import read_document, write_document
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import ClientSettings, Settings
+from flyball.loop.audit import AuditRule, Audits
 from flyball.loop.control import Adapters, Control
 from flyball.loop.packages import VersionPackages
 from flyball.loop.plans import PlanFiles
@@ -29,11 +40,14 @@ from flyball.loop.ports import IngestClient, SourceHorizon
 from flyball.loop.watch import Readers
 from flyball.platform.conditions import conditions
 from flyball.platform.state import ensure_token, open_clock, tokens
+from flyball.registry.versions import read as read_version
 from flyball.serving.log import PredictionReader
+from flyball.serving.manifest import manifest_from_data
 from flyball.serving.privacy import pii_digest, pii_key
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.storage.event_log import SqliteEventLog
-from flyball.storage.following import open_writable
+from flyball.storage.following import FollowingStore, open_writable
+from flyball.storage.history import LakeHistory
 from flyball.storage.lake import DeltaLake
 from flyball.storage.lake_erasure import LakeErasure
 from flyball.storage.log_erasure import LogErasure
@@ -46,6 +60,7 @@ from flyball.training.ports import Engine
 
 BUILDS = "flyball.builds"
 KEPT_BUILDS = 20
+Matrix = npt.NDArray[np.float64]
 PREDICTIONS = "predictions"  # the lake's table of what was answered
 
 
@@ -135,13 +150,15 @@ def open_control(
     clock: Clock | None = None,
     ingest: IngestClient | None = None,
     engine: Engine | None = None,
+    audit: AuditRule | None = None,
+    store: OnlineStore | None = None,
 ) -> Control:
     """The control core of a state directory, its database brought up to date and its plans published."""
     layout = Layout(settings.state)
     database = open_database(layout.metadata)
     migrate(database)
     lake, artifacts = DeltaLake(layout.lake), LocalArtifacts(layout.artifacts)
-    key = pii_key(layout.predictions)
+    key, time = pii_key(layout.predictions), clock or open_clock(layout)
     control = Control(
         Adapters(
             metadata=SqlMetadata(database),
@@ -159,8 +176,16 @@ def open_control(
                 metrics=metrics_of,
                 seal=lambda value: pii_digest(key, value),
             ),
-            clock=clock or open_clock(layout),
+            clock=time,
             runs=layout.runs,
+            audits=Audits(
+                history=LakeHistory(lake, time.now),
+                seal=lambda value: pii_digest(key, value),
+                score=scores(layout.artifacts / "versions"),
+                rule=audit or AuditRule(),
+                online=OnlineValues(lambda: store or FollowingStore(layout.online)),
+                lake=str(layout.lake.resolve()),
+            ),
             measured=lambda: list(BuildNotes(layout).read()["measured"]),
             tokens=lambda: tokens(layout),
             erasable=LakeErasure(lake, alone=False),
@@ -169,6 +194,53 @@ def open_control(
     )
     control.start()
     return control
+
+
+def scores(versions: Path) -> Callable[[str], Callable[[Matrix], Matrix] | None]:
+    """Models for the audit: those that are data alone. Control runs no code of a user's, so others give None."""
+
+    def open_score(digest: str) -> Callable[[Matrix], Matrix] | None:
+        folder = versions / digest
+        manifest = manifest_from_data(read_version(folder).manifest)
+        if manifest.kind not in ("trees", "onnx"):
+            return None
+        try:
+            return open_runtime(manifest.kind, folder, manifest).predict
+        except (FlyballError, ImportError):
+            return None
+
+    return open_score
+
+
+class OnlineValues:
+    """What online state says of a feature: read as workers read it. The store is opened when it is first asked."""
+
+    def __init__(self, open_store: Callable[[], OnlineStore]) -> None:
+        self._open = open_store
+        self._store: OnlineStore | None = None
+
+    def __call__(
+        self, view: ViewSpec, source: SourceSpec, feature: str, entity: Mapping[str, Any], at: int
+    ) -> dict[str, Any]:
+        """`value`, `exact` and `lsn`; `error` where it cannot say."""
+        compiled = CompiledView(view, source)
+        values, errors = request_vectors(compiled.entity, [entity])
+        if errors:
+            return {"error": errors[0].message}
+        try:
+            self._store = self._store or self._open()
+            keys = encode_keys([values[column.name] for column in compiled.entity], compiled.entity, 1)
+            answer = OnlineReader(self._store).read(compiled, keys, at)
+        except FlyballError as error:
+            return {"error": error.message}
+        at_feature = view.features.index(feature)
+        value = float(answer.values[0, at_feature]) if answer.valid[0, at_feature] else None
+        categories, pii = (
+            compiled.feature_types[at_feature][2],
+            any(column.pii for column in shown(view, source, feature)),
+        )
+        said: Any = categories[int(value)] if categories and value is not None else value
+        return {"value": HIDDEN if pii else said, "exact": bool(answer.exact[0]), "lsn": answer.lsn}
 
 
 class PredictionCounts:

@@ -69,6 +69,32 @@ def decide(candidate: Mapping[str, Any], champion: Mapping[str, Any] | None, *, 
     )
 
 
+def decide_skew(service: str, version: str, *, compared: int, bound: float, limit: float) -> GateResult:
+    """Whether the served values of a version agree with training closely enough to go on.
+
+    Args:
+        compared: how many values the audit compared.
+        bound: the largest rate of mismatches that these do not rule out.
+        limit: the service's `max_skew`.
+
+    >>> decide_skew("tip", "tip/3", compared=0, bound=1.0, limit=0.001).passed
+    False
+    """
+    values: dict[str, float | None] = {"skew": bound, "limit": limit}
+    if bound <= limit:
+        note = f"up to {bound:.3g} of the served values may differ from training; {limit:g} is allowed"
+        return GateResult(passed=True, note=note, values=values)
+    seen = f"{compared} values compared" if compared else "nothing compared yet"
+    least = math.ceil(3 / limit)
+    reason = (
+        f"the audit of {version} cannot rule out that {bound:.3g} of the served values differ from training "
+        f"({seen}); max_skew is {limit:g}: flyball skew {service} shows what differs"
+    )
+    if compared < least:
+        reason += f"; without a mismatch {least} compared values are enough"
+    return GateResult(passed=False, reasons=(reason,), values=values)
+
+
 def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -73,7 +73,9 @@ class TestPlatform:
         store = MemoryStore()
         self._ingest = open_ingest(settings, clock=self.clock, store=store)
         self._engine = InlineEngine(functions_of(self._project))
-        self._control = open_control(settings, clock=self.clock, ingest=InProcess(self), engine=self._engine)
+        self._control = open_control(
+            settings, clock=self.clock, ingest=InProcess(self), engine=self._engine, store=store
+        )
         self._worker, self._log = open_worker(layout, self.clock, store)
         self._followers = [
             PlanFollower(path, FORMATS[kind], take=take, acknowledgement=layout.acknowledgements / ack)

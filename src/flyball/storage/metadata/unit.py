@@ -9,6 +9,7 @@ from typing import cast
 
 from sqlalchemy import Connection, Engine
 
+from flyball.storage.metadata.audit import SqlAudit
 from flyball.storage.metadata.erasure import SqlErasures
 from flyball.storage.metadata.governance import SqlFacts
 from flyball.storage.metadata.loop import SqlLoop
@@ -44,6 +45,10 @@ class SqlUnit:
     @cached_property
     def monitoring(self) -> SqlMonitoring:
         return SqlMonitoring(self._connection)
+
+    @cached_property
+    def audit(self) -> SqlAudit:
+        return SqlAudit(self._connection)
 
     @cached_property
     def loop(self) -> SqlLoop:

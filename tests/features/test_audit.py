@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from flyball.define.spec import ColumnSpec
+from flyball.features.accumulator import Floats
+from flyball.features.audit import Audited, Effect, Tally, audit, entity_of, position
+from flyball.features.causes import Cause
+from flyball.features.recompute import Served
+from flyball.kernel.times import DAY, HOUR
+from tests.features.faults import DEFINITION, cases, history, inject, known, world
+
+WORLDS, ROWS = 8, 40
+INJECTED = [*Cause]
+
+
+def outcome(cause: Cause | None, seed: int) -> Audited:
+    made = world(seed)
+    found = cases(made, ROWS)
+    arrived: dict[int, dict[str, object]] = {}
+    records = [inject(cause, made, case, arrived) for case in found]
+    if cause is Cause.RETENTION:
+        made.kept = max(r.at for r in records) - made.draw.choice([2, 6, 12]) * HOUR
+    elif cause is Cause.NUMERIC and made.draw.random() < 0.3:
+        made.kept = min(e.t for e in made.events) - DAY  # rows are taken away here, but none that matter
+    return audit(DEFINITION, records, history(made, arrived=arrived), known=known(made))
+
+
+def test_what_was_served_rightly_has_no_mismatch() -> None:
+    compared = 0
+    for seed in range(6):
+        found = outcome(None, seed)
+        assert found.examples == ()
+        compared += found.compared
+    assert compared == 6 * ROWS * len(DEFINITION.features)
+
+
+def test_injected_faults_of_each_cause_are_classified(capsys: pytest.CaptureFixture[str]) -> None:
+    matrix: dict[Cause, Counter[str]] = {}
+    for cause in INJECTED:
+        counts: Counter[str] = Counter()
+        for seed in range(WORLDS):
+            for tally in outcome(cause, 1000 + seed).features.values():
+                counts.update(tally.causes)
+        matrix[cause] = counts
+    with capsys.disabled():
+        sys.stdout.write("\ninjected \\ named     " + " ".join(f"{c.value[:9]:>9}" for c in Cause) + "    right\n")
+        for cause, counts in matrix.items():
+            right = counts[cause.value] / counts.total()
+            row = " ".join(f"{counts[c.value]:>9}" for c in Cause)
+            sys.stdout.write(f"{cause.value:20} {row}   {right:6.1%}\n")
+    for cause, counts in matrix.items():
+        assert counts.total() > 100, cause
+        assert counts[cause.value] >= 0.95 * counts.total(), (cause, counts)
+
+
+def test_the_effect_on_the_prediction_is_that_of_the_values_that_differ() -> None:
+    made = world(3)
+    record = cases(made, 1)[0].record
+    wrong = replace(record, features=dict(record.features) | {"amount": 12.0})
+
+    def score(matrix: Floats) -> Floats:
+        return np.asarray(np.nan_to_num(matrix).sum(axis=1))
+
+    found = audit(DEFINITION, [wrong, record], history(made), known=known(made), score=score)
+    apart = abs(12.0 - float(record.features["amount"]))
+    assert found.mismatched == 1
+    assert found.effect == Effect(rows=1, total=pytest.approx(apart), largest=pytest.approx(apart))  # type: ignore[arg-type]
+    (example,) = found.examples
+    assert (example.feature, example.served, example.prediction) == ("amount", 12.0, record.id)
+    assert found.features["amount"].mismatched == 1
+    no_runtime = audit(DEFINITION, [wrong], history(made), known=known(made), score=lambda matrix: None)
+    assert no_runtime.effect.mean is None
+
+
+def test_entities_that_are_pii_are_found_by_their_digests() -> None:
+    made = world(4)
+    records = [case.record for case in cases(made, 20)]
+    pii = tuple(replace_pii(c) if c.name == "card" else c for c in DEFINITION.columns)
+    definition = replace(DEFINITION, columns=pii)
+    sealed = [replace(r, inputs=dict(r.inputs) | {"card": seal(r.inputs["card"])}) for r in records]
+    found = audit(definition, sealed, history(made), known=known(made), seal=seal)
+    assert (found.mismatched, found.compared) == (0, 20 * len(DEFINITION.features))
+    wrong = replace(sealed[0], features=dict(sealed[0].features) | {"Card.n_1h": 77.0})
+    (example,) = audit(definition, [wrong], history(made), known=known(made), seal=seal).examples
+    assert example.entity == {"card": seal(records[0].inputs["card"])}
+
+
+def test_a_value_that_is_a_digest_is_equal_or_skipped() -> None:
+    made = world(4)
+    record = cases(made, 1)[0].record
+    shown = dict(record.features) | {"amount": seal(record.features["amount"]), "Card.n_1h": "pii:other"}
+    found = audit(DEFINITION, [replace(record, features=shown)], history(made), known=known(made), seal=seal)
+    assert found.mismatched == 0
+    assert found.features["amount"] == Tally(compared=1)
+    assert found.features["Card.n_1h"] == Tally(skipped={"pii": 1})
+
+
+def test_all_predictions_of_an_entity_have_one_place() -> None:
+    record = Served(id="a", at=1, inputs={"card": "c1", "amount": "1.00"}, features={}, lsn={}, known_through={})
+    other = replace(record, id="b", at=2, inputs={"card": "c1", "amount": "2.00"})
+    assert entity_of(DEFINITION, record) == entity_of(DEFINITION, other) == {"card": "c1"}
+    places = [position({"card": f"c{n}"}) for n in range(2000)]
+    assert 0.0 <= min(places) < max(places) < 1.0
+    assert abs(sum(place < 0.05 for place in places) / 2000 - 0.05) < 0.02
+
+
+def seal(value: object) -> object:
+    return None if value is None else f"pii:{hash((7, value)):x}"
+
+
+def replace_pii(column: ColumnSpec) -> ColumnSpec:
+    return msgspec.structs.replace(column, pii=True)
