@@ -51,7 +51,7 @@ def settle(running: TestPlatform) -> dict[str, Any]:
 
 def broken(running: TestPlatform) -> None:
     """From now on the worker counts one payment too many, for some cards."""
-    guard = running._worker._features
+    guard: Any = running._worker._features
     reader: Any = guard._reader
 
     def vectors(manifest: Any, rows: Any, at: Any) -> Any:
