@@ -106,3 +106,17 @@ def test_a_wrong_rule_says_what_is_wrong(make: Any, says: str) -> None:
 def test_a_source_with_corrections_says_so() -> None:
     assert declared(keywords={"corrections": True})._spec.corrections
     assert not Trips._spec.corrections
+
+
+def test_a_rule_without_a_name_is_not_silently_lost() -> None:
+    with pytest.raises(InvalidError, match=r"fb\.check stands there without a name, and would be lost"):
+
+        class Lost(fb.Source, event_time=fb.epoch("at"), key=fb.row_key()):
+            fare = fb.Float()
+            fb.check(fare > 0)
+
+    with pytest.raises(InvalidError, match=r"fb\.volume stands there without a name"):
+
+        class Gone(fb.Source, event_time=fb.epoch("at"), key=fb.row_key()):
+            fare = fb.Float()
+            fb.volume(min=1)

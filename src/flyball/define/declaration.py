@@ -20,8 +20,26 @@ class MissingAttributeError(InvalidError, AttributeError):
     """A declaration has no such column or feature; an `AttributeError` too, so that `hasattr` works."""
 
 
+class Body(dict[str, Any]):
+    """The body of a declaration while it is run; `made` are things that must get a name in it, or would be lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[tuple[str, object]] = []
+
+
 class Declared(type):
     """The metaclass of declarations: attributes do not change, unknown ones are refused by name."""
+
+    @classmethod
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **keywords: Any) -> Body:
+        return Body()
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], /, **keywords: Any) -> Any:
+        for what, item in body.made if isinstance(body, Body) else ():
+            if not any(value is item for value in body.values()):
+                raise mistake(f"{name}: {what} stands there without a name, and would be lost; write name = {what}(…)")
+        return super().__new__(cls, name, bases, dict(body), **keywords)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> NoReturn:
         raise mistake(f"{cls.__name__} is a declaration; it has no instances", hint=f"use {cls.__name__}.column")

@@ -10,6 +10,7 @@ A rule is an attribute of the source, and its name is the rule's. Columns are pl
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -19,7 +20,7 @@ import msgspec
 from flyball.define.algebra import Expr, Named, RowTime
 from flyball.define.algebra import Literal as Constant
 from flyball.define.column import Column
-from flyball.define.declaration import check_name
+from flyball.define.declaration import Body, check_name
 from flyball.define.mistake import mistake
 from flyball.define.notation import SYMBOLS
 from flyball.define.spec import Action, ExprData, RuleSpec
@@ -51,7 +52,8 @@ def check(condition: Expr, *, action: Action = "reject_row") -> Rule:
     given: object = condition
     if not isinstance(given, Expr) or given.type != "boolean":
         raise mistake(f"fb.check takes a condition over columns, such as tips <= fare, not {given!r}")
-    return Rule(RuleSpec(name="", kind="check", action=_action("fb.check", action, get_args(Action))), condition)
+    chosen = _action("fb.check", action, get_args(Action))
+    return _made("fb.check", Rule(RuleSpec(name="", kind="check", action=chosen), condition))
 
 
 def unique(*columns: Column | str, action: Action = "reject_row") -> Rule:
@@ -62,7 +64,7 @@ def unique(*columns: Column | str, action: Action = "reject_row") -> Rule:
     if not columns:
         raise mistake("fb.unique needs the columns that no two rows share, such as fb.unique(card, at)")
     chosen = _action("fb.unique", action, get_args(Action))
-    return Rule(RuleSpec(name="", kind="unique", action=chosen), columns=columns)
+    return _made("fb.unique", Rule(RuleSpec(name="", kind="unique", action=chosen), columns=columns))
 
 
 def fresh(max_age: str, *, action: BatchAction = "warn") -> Rule:
@@ -71,7 +73,7 @@ def fresh(max_age: str, *, action: BatchAction = "warn") -> Rule:
     if age <= 0:
         raise mistake(f"fb.fresh({max_age!r}) must be longer than 0")
     chosen = _action("fb.fresh", action, get_args(BatchAction))
-    return Rule(RuleSpec(name="", kind="fresh", max_age=age, action=chosen))
+    return _made("fb.fresh", Rule(RuleSpec(name="", kind="fresh", max_age=age, action=chosen)))
 
 
 def volume(*, min: int = 0, max: int | None = None, action: BatchAction = "warn") -> Rule:
@@ -79,7 +81,16 @@ def volume(*, min: int = 0, max: int | None = None, action: BatchAction = "warn"
     if min < 0 or (max is not None and max < min) or (not min and max is None):
         raise mistake(f"fb.volume(min={min}, max={max}) is no range; give one bound or both, such as min=1, max=10_000")
     chosen = _action("fb.volume", action, get_args(BatchAction))
-    return Rule(RuleSpec(name="", kind="volume", min_rows=min, max_rows=max, action=chosen))
+    spec = RuleSpec(name="", kind="volume", min_rows=min, max_rows=max, action=chosen)
+    return _made("fb.volume", Rule(spec))
+
+
+def _made(what: str, rule: Rule) -> Rule:
+    """Note in the class body that is being run that the rule must get a name there."""
+    body = sys._getframe(2).f_locals
+    if isinstance(body, Body):
+        body.made.append((what, rule))
+    return rule
 
 
 def _action(shown: str, action: str, known: tuple[str, ...]) -> Any:
