@@ -142,7 +142,7 @@ def times(draw: st.DrawFn, base: int) -> int:
 def histories(draw: st.DrawFn, *, max_events: int = 40, again: bool = False) -> list[Event]:
     """Events in LSN order. With `again` keys come again: as duplicates, corrections or deletions."""
     base = draw(st.sampled_from([0, 3 * DAY + 5 * HOUR + 1, 1_700_000_000 * SECOND]))
-    events = []
+    events: list[Event] = []
     for lsn in range(draw(st.integers(0, max_events))):
         t = draw(times(base))
         lag = draw(st.sampled_from([0, 0, 0, 1, SECOND, MINUTE, HOUR, 2 * DAY, -HOUR]))
