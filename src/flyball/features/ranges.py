@@ -49,6 +49,7 @@ class Answers:
     def __init__(self, part: Part, plan: Plan, values: Floats, valid: Flags, nulls: Floats) -> None:
         self._part, self._plan = part, plan
         self._values, self._valid, self._nulls = values, valid, nulls
+        self._found = np.empty((len(plan.outs), len(part.times)))  # by feature, NaN for null
         self._changes: Changes = changes(part)
         self._start, self._stop = ranges(part, plan)
         self._most = float(np.diff(part.event_at).max(initial=1))
@@ -67,6 +68,7 @@ class Answers:
             self._extremes(g, by_op[OP_MIN], -1)
             self._ordered(g, by_op[OP_FIRST] + by_op[OP_LAST] + by_op[OP_NTH_LAST])
             self._distinct(g, by_op[OP_DISTINCT])
+        _scatter(self._found, self._part.to, self._nulls, self._values, self._valid)
 
     def latest(self) -> None:
         """Answer a latest view: the newest event's values, if it is not older than the view's time to live."""
@@ -81,6 +83,7 @@ class Answers:
             present = part.present[g]
             own = event if present is None or not len(event) else np.where(_at(present, event), event, -1)
             self._give_events(k, g, own)
+        _scatter(self._found, part.to, self._nulls, self._values, self._valid)
 
     # --- one structure each
 
@@ -92,9 +95,10 @@ class Answers:
         largest = max(float(v.max(initial=0)), -float(v.min(initial=0)))
         wide = self._most * largest >= _FITS or self._most * largest * largest >= _FITS
         windows, acc = self._room(features)
-        run_sums(v, p, self._part.row_at, self._start[windows], self._stop, self._changes, wide, acc, _floats(acc))
-        self._give(features, windows, acc, is_float=0)
         std = [k for k in features if self._plan.outs[k, 0] == OP_STD]
+        part, start = self._part, self._start[windows]
+        run_sums(v, p, part.row_at, start, self._stop, self._changes, wide, bool(std), acc, _floats(acc))
+        self._give(features, windows, acc, is_float=0)
         if std and self._most * largest >= 2 * _FITS:
             self._large_std(v, p, std)
 
@@ -182,19 +186,7 @@ class Answers:
     def _finish(self, k: int, acc: Words, is_float: int, op: int, only: Flags | None = None) -> None:
         words = acc.reshape(-1)
         rows = _NO_FLAGS if only is None else only
-        _finish(
-            words,
-            words.view(np.float64),
-            LAYOUT[is_float],
-            op,
-            self._plan.divisor[k],
-            self._nulls[k],
-            rows,
-            self._part.to,
-            k,
-            self._values,
-            self._valid,
-        )
+        _finish(words, words.view(np.float64), LAYOUT[is_float], op, self._plan.divisor[k], rows, self._found[k])
 
 
 def _floats(acc: Words) -> Floats:
@@ -206,25 +198,18 @@ def _at(values: Words, event: Indices) -> Words:
 
 
 @compiled
-def _finish(
-    w: Words,
-    f: Floats,
-    layout: Words,
-    op: int,
-    divisor: float,
-    null: float,
-    only: Flags,
-    to: Indices,
-    k: int,
-    values: Floats,
-    valid: Flags,
-) -> None:
-    """Finish the accumulators of all rows (or `only` some) as feature `k`."""
+def _finish(w: Words, f: Floats, layout: Words, op: int, divisor: float, only: Flags, found: Floats) -> None:
+    """Finish the accumulators of all rows (or `only` some), NaN for null."""
+    for r in range(found.shape[0]):
+        if only.shape[0] == 0 or only[r]:
+            value, there = finish(w, f, r * ACC, layout, op, divisor)
+            found[r] = value if there else np.nan
+
+
+@compiled
+def _scatter(found: Floats, to: Indices, nulls: Floats, values: Floats, valid: Flags) -> None:
     for r in range(to.shape[0]):
-        if only.shape[0] > 0 and not only[r]:
-            continue
-        value, there = finish(w, f, r * ACC, layout, op, divisor)
-        if not there:
-            value = null
-        values[to[r], k] = value
-        valid[to[r], k] = not np.isnan(value)
+        for k in range(found.shape[0]):
+            value = nulls[k] if np.isnan(found[k, r]) else found[k, r]
+            values[to[r], k] = value
+            valid[to[r], k] = not np.isnan(value)

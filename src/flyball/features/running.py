@@ -130,9 +130,18 @@ def _shift(
 
 @compiled
 def run_sums(
-    v: Words, p: Flags, row_at: Words, start: Indices, stop: Indices, c: Changes, wide: bool, acc: Words, facc: Floats
+    v: Words,
+    p: Flags,
+    row_at: Words,
+    start: Indices,
+    stop: Indices,
+    c: Changes,
+    wide: bool,
+    squares: bool,
+    acc: Words,
+    facc: Floats,
 ) -> None:
-    """Count, sum and deviation of one group in the windows of `start`; `wide`: 64 bits may not hold it."""
+    """Count and sum of one group in the windows of `start`, and M2 if `squares`; `wide`: 64 bits may not hold them."""
     sums = np.zeros(5, np.uint64)
     first, last = c.first, c.last
     for w in range(start.shape[0]):
@@ -158,21 +167,21 @@ def run_sums(
                             _shift(sums, wide, v, p, first, last, e, e + 1, -1, True)
                         e = c.next_disappears[e]
                 before, until = i, j
-                _leave_sums(sums, wide, acc[w, r], facc[w, r])
+                acc[w, r, 0] = np.int64(sums[0])
+                if v.shape[0] > 0:
+                    _leave_sums(sums, wide, squares, acc, facc, w, r)
 
 
 @compiled
-def _leave_sums(sums: _Unsigned, wide: bool, acc: Words, facc: Floats) -> None:
-    n = np.int64(sums[0])
-    acc[0] = n
-    if wide:
-        acc[1], acc[2] = np.int64(sums[1]), np.int64(sums[2])
-        square = spread(n, (acc[1] << 32) + acc[2], sums[3], sums[4])
-    else:
-        total = np.int64(sums[1])
-        acc[1], acc[2] = total >> 32, total & 0xFFFFFFFF
-        square = spread(n, total, _ZERO, sums[2])
-    facc[4] = square / n if n else 0.0
+def _leave_sums(sums: _Unsigned, wide: bool, squares: bool, acc: Words, facc: Floats, w: int, r: int) -> None:
+    n, upper, lower = np.int64(sums[0]), np.int64(sums[1]), np.int64(sums[2])
+    high, low = sums[3], sums[4]
+    if not wide:
+        upper, lower = upper >> 32, upper & 0xFFFFFFFF
+        high, low = _ZERO, sums[2]
+    acc[w, r, 1], acc[w, r, 2] = upper, lower
+    if squares and n > 0:
+        facc[w, r, 4] = spread(n, (upper << 32) + lower, high, low) / n
 
 
 @compiled
