@@ -59,7 +59,7 @@ def _by_value(events: pl.DataFrame, entity: Sequence[ColumnSpec], keys: Keys) ->
     return codes if np.array_equal(place[:-1], np.arange(len(place) - 1)) else place[codes]
 
 
-def _column_codes(series: pl.Series, asked: np.ndarray) -> Indices:  # type: ignore[type-arg]
+def _column_codes(series: pl.Series, asked: np.ndarray) -> Indices:
     """Positions of a column's values among the distinct ones that are asked for; -1 for null and for others."""
     if series.dtype == pl.String:
         table = pl.DataFrame({"v": pl.Series(asked.tolist(), dtype=pl.String).unique(maintain_order=True)})
@@ -78,7 +78,7 @@ def _zero(series: pl.Series) -> object:
     return False if series.dtype == pl.Boolean else 0
 
 
-def _words(values: np.ndarray) -> Words:  # type: ignore[type-arg]
+def _words(values: np.ndarray) -> Words:
     if values.dtype == np.float64:
         return np.ascontiguousarray(values + 0.0).view(np.int64)
     return np.ascontiguousarray(values, np.int64)

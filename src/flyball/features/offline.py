@@ -59,16 +59,33 @@ def sweep(
         asof: `known` sees event_time < t and known_at <= t < _until; `event` sees event_time < t alone, of the versions
             that no other has taken the place of.
     """
-    if asof == "event" and "_until" in events.columns:
-        events = events.filter(pl.col("_until") == CURRENT)
+    return sweep_codes(
+        view, events, event_codes(events, view.entity, keys), keys.codes, keys.entities, times, asof=asof
+    )
+
+
+def sweep_codes(
+    view: CompiledView,
+    events: pl.DataFrame,
+    codes: Indices,
+    row_codes: Words,
+    entities: int,
+    times: Words,
+    *,
+    asof: AsOf = "known",
+) -> ViewValues:
+    """`sweep`, where the entities of events and rows are coded alike: 0 to `entities`, -1 for none."""
+    if asof == "event" and "_until" in events.columns and bool((events["_until"] < CURRENT).any()):
+        final = (events["_until"] == CURRENT).to_numpy()
+        events, codes = events.filter(pl.Series(final)), codes[final]
     lsn = words(events, "_lsn")
     if (lsn[1:] < lsn[:-1]).any():
-        events = events.sort("_lsn")
+        order = np.argsort(lsn, kind="stable")
+        events, codes = events[order], codes[order]
     columns = _columns_of(view, events)
-    codes = event_codes(events, view.entity, keys)
     if columns.wanted is not None:
         codes = np.where(columns.wanted, codes, np.int32(-1))
-    part = _sorted_part(events, columns, codes, keys, times, asof)
+    part = _sorted_part(events, columns, codes, row_codes, entities, times, asof)
     n, features = len(times), len(view.spec.features)
     values, valid = np.empty((n, features)), np.empty((n, features), np.bool_)
     _answer(view, part, values, valid)
@@ -162,10 +179,17 @@ def _true(expr: list[Any], found: dict[LeafKey, Vector], n: int) -> Flags:
 # --- events and rows by entity
 
 
-def _sorted_part(events: pl.DataFrame, columns: _Columns, codes: Indices, keys: Keys, times: Words, asof: AsOf) -> Part:
-    entities = keys.entities
-    row_codes = np.where(keys.codes < 0, entities, keys.codes).astype(np.int32)  # nobody's rows come last
-    row_at, to, row_times = place(row_codes, np.ascontiguousarray(times, np.int64), entities + 1)
+def _sorted_part(
+    events: pl.DataFrame,
+    columns: _Columns,
+    codes: Indices,
+    row_codes: Words,
+    entities: int,
+    times: Words,
+    asof: AsOf,
+) -> Part:
+    own = np.where(row_codes < 0, entities, row_codes).astype(np.int32)  # nobody's rows come last
+    row_at, to, row_times = place(own, np.ascontiguousarray(times, np.int64), entities + 1)
     event_at, order, t = place(codes, words(events, "_event_time"), entities + 1)
     cuts = _cuts(event_at, row_at)
     _each(lambda low, high: settle(event_at, order, t, low, high), cuts)

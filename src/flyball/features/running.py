@@ -174,7 +174,9 @@ def run_sums(
 
 @compiled
 def _leave_sums(sums: _Unsigned, wide: bool, squares: bool, acc: Words, facc: Floats, w: int, r: int) -> None:
-    n, upper, lower = np.int64(sums[0]), np.int64(sums[1]), np.int64(sums[2])
+    n: int = np.int64(sums[0])  # type: ignore[assignment]
+    upper: int = np.int64(sums[1])  # type: ignore[assignment]
+    lower: int = np.int64(sums[2])  # type: ignore[assignment]
     high, low = sums[3], sums[4]
     if not wide:
         upper, lower = upper >> 32, upper & 0xFFFFFFFF
