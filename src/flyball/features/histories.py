@@ -192,17 +192,19 @@ class _Content:
     """The digest of rows: per column one of its values and one of which are not null, in the order they come."""
 
     def __init__(self) -> None:
-        self._hashes: dict[str, tuple[Any, Any]] = {}
+        self._hashes: dict[str, tuple[Any, Any, Any]] = {}  # of values, of sizes of texts, and of which are there
         self._rows = 0
         self._lsn = 0
 
     def add(self, batch: pl.DataFrame) -> None:
         for series in batch:
             if series.name not in self._hashes:
-                self._hashes[series.name] = hashlib.sha256(str(series.dtype).encode()), hashlib.sha256()
-            values, valid = self._hashes[series.name]
-            for part in _buffers(series):
-                values.update(part)
+                typed = hashlib.sha256(str(series.dtype).encode())
+                self._hashes[series.name] = typed, hashlib.sha256(), hashlib.sha256()
+            values, sizes, valid = self._hashes[series.name]
+            content, lengths = _buffers(series)
+            values.update(content)
+            sizes.update(lengths)
             valid.update(series.is_not_null().to_numpy().astype(np.uint8).data)
         self._rows += len(batch)
         if len(batch):
@@ -214,21 +216,19 @@ class _Content:
         return Pin(lsn=self._lsn, rows=self._rows, digest=digest([self._rows, found]), columns=columns)
 
 
-def _buffers(series: pl.Series) -> Iterator[Any]:
-    """The bytes of a column's values, nulls as zeros or nothing; text as lengths and bytes."""
+def _buffers(series: pl.Series) -> tuple[Any, Any]:
+    """The bytes of a column's values, nulls as zeros or nothing; and those of the sizes of texts."""
     if series.dtype == pl.Boolean:
         series = series.cast(pl.UInt8)
     if series.dtype not in (pl.String, pl.Binary):
-        yield np.ascontiguousarray(series.fill_null(0).to_numpy()).data
-        return
+        return np.ascontiguousarray(series.fill_null(0).to_numpy()).data, b""
     is_text = series.dtype == pl.String
     filled = series.fill_null("" if is_text else b"")
-    sizes = filled.str.len_bytes() if is_text else filled.bin.size().cast(pl.UInt32)
-    yield np.ascontiguousarray(sizes.to_numpy()).data
+    lengths = (filled.str.len_bytes() if is_text else filled.bin.size()).cast(pl.UInt32)
+    sizes = np.ascontiguousarray(lengths.to_numpy()).data
     if is_text:
-        yield (filled.str.join("").item() or "").encode()
-    elif (sizes == _KEY).all():  # as keys are: two words each, without an object for each
+        return (filled.str.join("").item() or "").encode(), sizes
+    if (lengths == _KEY).all():  # as keys are: two words each, without an object for each
         halves = [half.bin.reinterpret(dtype=pl.Int64) for half in (filled.bin.head(8), filled.bin.tail(8))]
-        yield np.ascontiguousarray(np.stack([half.to_numpy() for half in halves], 1)).data
-    else:
-        yield b"".join(filled.to_list())
+        return np.ascontiguousarray(np.stack([half.to_numpy() for half in halves], 1)).data, sizes
+    return b"".join(filled.to_list()), sizes
