@@ -11,9 +11,9 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -24,9 +24,12 @@ from flyball.kernel.errors import ConflictError, InvalidError
 from flyball.kernel.files import FileLock, read_document, write_document
 from flyball.loop.execution import BatchRows, Rooms, Scorer, TrainFunction, execute
 from flyball.storage.artifacts import LocalArtifacts
+from flyball.storage.events import LakeEvents
 from flyball.training.failure import failure
 from flyball.training.ports import ERROR_FORMAT, SPEC_FORMAT, RunSpec, TrainingRows, run_spec_from_data
 from flyball.training.secrecy import Mask
+
+ASOF = ("known", "event", "served")
 
 
 def main(arguments: list[str]) -> int:
@@ -96,13 +99,16 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
     from flyball.features import training_set
     from flyball.serving.trees import predict_text
     from flyball.storage.lake import DeltaLake
+    from flyball.storage.predictions import LakePredictions
 
+    asof = _asof(spec)
     lake = DeltaLake(run_dir.parent.parent / spec.lake)
     horizon = {source: reached.lsn for source, reached in spec.horizon.items()}
     reader = LakeEvents(lake, spec.project, horizon)
 
     def training_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> TrainingRows:
-        return training_set.build(model, project, reader, horizon=horizon, at=spec.at)
+        served = LakePredictions(lake) if asof == "served" else None
+        return training_set.build(model, project, reader, horizon=horizon, at=spec.at, asof=asof, served=served)
 
     return Rooms(
         training_rows=training_rows,
@@ -114,6 +120,17 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         artifact=LocalArtifacts(run_dir.parent.parent / spec.artifacts).get,
         append=lambda table, frame, app_id, version: lake.append(table, frame, app_id=app_id, version=version),
     )
+
+
+def _asof(spec: RunSpec) -> Any:
+    asof = spec.params.get("asof", "known")
+    if asof not in ASOF:
+        raise InvalidError(
+            f"a training set is as of {asof!r}; it is one of {', '.join(ASOF)}",
+            code="bad_asof",
+            hint=f"flyball train {spec.model.name} --asof known",
+        )
+    return asof
 
 
 def _batch_rows(
@@ -131,41 +148,6 @@ def _batch_rows(
     computed = features_of(model.features, project, source, rows, reader, horizon=horizon, at=spec.at)
     matrix = stack(model.features, computed.vectors, len(rows))
     return BatchRows(X=matrix, frame=rows.select("_key", "_event_time", "_lsn"))
-
-
-class EventTables(Protocol):
-    """The part of the lake that a run reads events from."""
-
-    def types(self, table: str) -> Mapping[str, Any]:
-        """Empty where there is no such table."""
-        ...
-
-    def read(self, table: str, columns: Sequence[str] | None = None, *, through_lsn: int | None = None) -> pl.DataFrame:
-        """A physical frame in LSN order."""
-        ...
-
-
-class LakeEvents:
-    """`features.ports.EventReader` on the lake, never beyond a horizon: {source: last LSN}."""
-
-    def __init__(self, lake: EventTables, project: ProjectSpec, horizon: Mapping[str, int]) -> None:
-        self._lake = lake
-        self._project = project
-        self._horizon = horizon
-
-    def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
-        from flyball.ingest.frames import physical_schema, system_columns
-
-        spec = self._project.source(source)
-        schema = physical_schema(spec)
-        names = list(schema) if columns is None else list(dict.fromkeys([*columns, *system_columns(spec)]))
-        present = self._lake.types(source)
-        if not present:  # nothing was ever ingested
-            return pl.DataFrame(schema={name: schema[name] for name in names})
-        ends = [end for end in (through_lsn, self._horizon.get(source)) if end is not None]
-        frame = self._lake.read(source, [n for n in names if n in present], through_lsn=min(ends, default=None))
-        late = [pl.lit(None, dtype=schema[name]).alias(name) for name in names if name not in present]
-        return frame.with_columns(late).select(names)  # a column that was declared later is null in earlier events
 
 
 @contextlib.contextmanager

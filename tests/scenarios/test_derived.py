@@ -16,7 +16,7 @@ from flyball.ingest.frames import physical_schema
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.layout import Layout
 from flyball.kernel.times import DAY, HOUR, MINUTE, SECOND, parse_time, show_time
-from flyball.platform.notebook import LakeEvents
+from flyball.storage.events import LakeEvents
 from flyball.storage.lake import DeltaLake
 from flyball.testing import TestPlatform, platform
 from tests.scenarios.taxis.project import taxis
@@ -81,7 +81,7 @@ def test_a_model_over_a_derived_source_serves_what_it_was_trained_on() -> None:
         columns["fare"], columns["due"] = [3150] * len(served), [30.5] * len(served)
         columns["area"] = ["north"] * len(served)
         columns["_event_time"] = [asked[one["id"]][1] for one in served]
-        reader = LakeEvents(DeltaLake(Layout(running._folder).lake))
+        reader = LakeEvents(DeltaLake(Layout(running._folder).lake), spec, {})
         rows = pl.DataFrame(columns, schema=schema)
         again = features_of(model.features, spec, source, rows, reader, horizon={}, at=2**62)
         for place, one in enumerate(served):

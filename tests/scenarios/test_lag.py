@@ -22,7 +22,7 @@ from flyball.features.training_set import features_of
 from flyball.ingest.frames import physical_schema
 from flyball.kernel.layout import Layout
 from flyball.kernel.times import SECOND, parse_time, show_time
-from flyball.platform.notebook import LakeEvents
+from flyball.storage.events import LakeEvents
 from flyball.storage.history import LakeHistory
 from flyball.storage.lake import DeltaLake
 from flyball.testing import platform
@@ -112,7 +112,7 @@ def check(records: list[Served], spec: Any, lake: DeltaLake, now: Any, asked: An
     columns["card"] = [r.inputs["card"] for r in records]
     columns["_event_time"] = [r.at for r in records]
     rows = pl.DataFrame(columns, schema=physical_schema(source))
-    reader, end = LakeEvents(lake), max(r.at for r in records)
+    reader, end = LakeEvents(lake, spec, {}), max(r.at for r in records)
 
     def differ(asof: Any) -> int:
         found = features_of(model.features, spec, source, rows, reader, horizon={}, at=end, asof=asof)

@@ -17,7 +17,7 @@ from flyball.features.training_set import features_of
 from flyball.ingest.frames import physical_schema
 from flyball.kernel.layout import Layout
 from flyball.kernel.times import MINUTE, SECOND
-from flyball.platform.notebook import LakeEvents
+from flyball.storage.events import LakeEvents
 from flyball.storage.lake import DeltaLake
 from flyball.testing import TestPlatform, platform
 from tests.features.brute import Event, answer
@@ -128,7 +128,7 @@ def test_every_logged_value_is_recomputed_from_the_lake(replayed: Replayed, caps
     model, source = replayed.spec.model("chargeback"), replayed.spec.source("Payments")
     rows = physical_rows(replayed, source)
     end = int(rows["_event_time"].to_numpy().max())
-    reader = LakeEvents(replayed.lake)
+    reader = LakeEvents(replayed.lake, replayed.spec, {})
     computed = features_of(model.features, replayed.spec, source, rows, reader, horizon={}, at=end, asof="known")
     compared, wrong = 0, []
     for n, served in enumerate(replayed.served):

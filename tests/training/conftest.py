@@ -54,6 +54,7 @@ class Rows:
     features: tuple[str, ...]
     digest: str = "0" * 64
     inexact: int = 0
+    pins: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
 
 

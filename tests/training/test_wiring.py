@@ -111,10 +111,11 @@ def test_a_model_that_cannot_take_nulls_is_told(tmp_path: Path) -> None:
 def test_events_are_read_as_far_as_the_horizon(tmp_path: Path) -> None:
     pytest.importorskip("flyball.storage.lake")
     pytest.importorskip("flyball.ingest.frames")
+    from flyball.storage.events import LakeEvents
     from flyball.storage.lake import DeltaLake
 
     lake = DeltaLake(tmp_path / "lake")
-    reader = trainer.LakeEvents(lake, PROJECT, {"Trips": 3})
+    reader = LakeEvents(lake, PROJECT, {"Trips": 3})
     empty = reader.events("Trips", ["fare"], through_lsn=None)
     assert empty.schema == {
         "fare": pl.Float64, "_event_time": pl.Int64, "_known_at": pl.Int64, "_lsn": pl.Int64, "_key": pl.Binary

@@ -22,6 +22,11 @@ PAUSE = 0.25  # seconds between two looks at a run
 @click.command(epilog="Example: flyball train fraud --param rounds=200")
 @click.argument("model")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the training function; repeatable.")
+@click.option(
+    "--asof",
+    type=click.Choice(["known", "event", "served"]),
+    help="Features as they were known at each row's time (default), by event time alone, or as they were served.",
+)
 @click.option("--reason", default="", help="Recorded with the run.")
 @click.option("--no-wait", is_flag=True, help="Queue the run and come back.")
 @click.option("--inline", is_flag=True, help="Train in this process, for breakpoints; registers nothing.")
@@ -30,6 +35,7 @@ PAUSE = 0.25  # seconds between two looks at a run
 def train(
     model: str,
     params: tuple[str, ...],
+    asof: str | None,
     reason: str,
     no_wait: bool,
     inline: bool,
@@ -38,7 +44,7 @@ def train(
     as_json: bool,
 ) -> None:
     """Train MODEL on the platform, in a process of its own, and register what comes out as a new version."""
-    given = dict(parse_param(text) for text in params)
+    given = dict(parse_param(text) for text in params) | ({"asof": asof} if asof else {})
     if inline:
         from flyball.cli.inline import train_inline
 

@@ -15,7 +15,19 @@ from typing import Any, TypeVar, cast
 from numba import njit
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_MODULES = ("accumulator", "kernel", "batch")
+_MODULES = (
+    "accumulator",
+    "kernel",
+    "batch",
+    "visibility",
+    "running",
+    "trees",
+    "moments",
+    "ranges",
+    "entities",
+    "keys",
+    "versions",
+)
 _checked: set[str] = set()
 
 

@@ -32,33 +32,44 @@ class Labels:
         return certain
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowVersions:
+    """Of `n` rows the physical frames of their first versions and of their newest, and which are deleted."""
+
+    first: pl.DataFrame
+    newest: pl.DataFrame
+    deleted: Flags
+
+
 def labels_of(
     model: ModelSpec,
     project: ProjectSpec,
-    rows: pl.DataFrame,
+    rows: RowVersions,
     at: int,
-    known: Callable[[SourceSpec], pl.DataFrame],
+    known: Callable[[str], pl.DataFrame],
 ) -> Labels:
-    """The labels of rows (a physical frame of the model's rows), as they are known at `at`.
+    """The labels of rows, as they are known at `at`: at the time of the first version, from the newest's columns.
+
+    `known` gives the versions of another source's events that count at `at`.
 
     A label over the row is certain `matures` after the row. A label over another source is certain when both `matures`
     and `within` have passed, or as soon as it is true.
     """
     label, source = model.label, project.source(model.rows)
     assert label is not None  # the caller has checked
-    times = words(rows, "_event_time")
+    times, newest = words(rows.first, "_event_time"), rows.newest
     if label.any is None:
         assert label.expr is not None  # exactly one of the two is set
         columns = {column.name: column for column in source.columns}
-        found = column_leaves(source.name, vectors(rows, columns), columns, times)
+        found = column_leaves(source.name, vectors(newest, columns), columns, times)
         vector = targets(evaluate(label.expr, found, rows=len(times)), model.task, model.name)
         immature = times + label.matures > at
         return Labels(y=vector.values, immature=immature, null=~vector.valid & ~immature)
-    events = known(project.source(label.any.source))
+    events = known(label.any.source)
     true = has_event(
-        rows, times, label.any, project.source(label.any.source), events, same=label.any.source == model.rows
+        newest, times, label.any, project.source(label.any.source), events, same=label.any.source == model.rows
     )
-    null = rows[label.any.rows_on].is_null().to_numpy()
+    null = newest[label.any.rows_on].is_null().to_numpy()
     immature = ~true & ~null & (times + max(label.matures, label.any.within) > at)
     return Labels(y=true.astype(np.float64), immature=immature, null=null)
 
@@ -71,7 +82,7 @@ def has_event(
     Where rows are labelled by events of their own source (`same`), an event at the row's very time does not count.
     """
     if label.where is not None:
-        columns = {column.name: column for column in source.columns}
+        columns = {column.name: column for column in source.columns if column.name in events.columns}
         found = column_leaves(source.name, vectors(events, columns), columns, words(events, "_event_time"))
         condition = evaluate(label.where, found, rows=len(events))
         events = events.filter(pl.Series(condition.valid & condition.values.astype(np.bool_)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from flyball.define.spec import SourceSpec
 
@@ -73,6 +73,24 @@ class EventReader(Protocol):
         `columns` None means all. A key may come twice: the event with the lower LSN counts. Empty, with the right
         columns, where there are none.
         """
+        ...
+
+
+@runtime_checkable
+class BatchReader(EventReader, Protocol):
+    """A reader that need not hold all events of a source at once; where one cannot, `events` is asked."""
+
+    def batches(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> Iterator[pl.DataFrame]:
+        """What `events` gives, in pieces, in LSN order; at least one, which may be empty."""
+        ...
+
+
+class ServedReader(Protocol):
+    """What was answered, from the prediction log."""
+
+    def served(self, model: str) -> pl.DataFrame:
+        """The answers of a model's versions, the earliest first: `at` (Int64, microseconds), and as JSON texts `key`
+        (the service's key fields, null for none), `inputs` and `features` (by name; null for null)."""
         ...
 
 

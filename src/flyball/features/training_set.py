@@ -10,9 +10,12 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from flyball.define.expression import leaves
 from flyball.define.spec import FeatureSpec, ModelSpec, ProjectSpec, SourceSpec
-from flyball.features.accumulator import Floats, Words
+from flyball.features.accumulator import Flags, Floats, Words
 from flyball.features.assemble import (
+    Requirements,
+    ViewRole,
     column_leaves,
     feature_vectors,
     leaf_requirements,
@@ -20,16 +23,19 @@ from flyball.features.assemble import (
     stack,
     view_leaves,
 )
-from flyball.features.frames import once, readable, vectors, words
-from flyball.features.labels import Labels, labels_of
+from flyball.features.frames import readable, vectors, words
+from flyball.features.histories import Histories, Pin, check_pins
+from flyball.features.labels import Labels, RowVersions, labels_of
 from flyball.features.offline import sweep
-from flyball.features.ports import EventReader
+from flyball.features.partitions import BUDGET, sweep_batches
+from flyball.features.ports import EventReader, ServedReader
+from flyball.features.served import served_features
 from flyball.features.vector import LeafKey, Vector
-from flyball.features.views import CompiledView
-from flyball.kernel.errors import InvalidError
+from flyball.features.views import CompiledView, ViewValues
+from flyball.kernel.errors import ConflictError, InvalidError
 from flyball.kernel.ids import canonical
 
-AsOf = Literal["known", "event"]
+AsOf = Literal["known", "event", "served"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +49,11 @@ class TrainingSet:
             conditions.
         t: `(n,)` microseconds. keys: the events' keys.
         categorical, categories: features that are categories, and their values by code.
-        inexact: rows with a value that the sweep could not make exact.
-        left_out: how many rows had no certain label, by reason: `immature`, `null_label`.
+        left_out: how many rows are not there, by reason: `immature`, `null_label`, and where there are any `deleted`
+            and `not_served`.
         digest: SHA-256 of the features' definitions, t, keys, X and y.
+        pins: what was read, per source; `rebuild` builds the same set from them.
+        inexact: rows with a value that is not exact; none, as training sets are exact.
     """
 
     frame: pl.DataFrame
@@ -57,6 +65,7 @@ class TrainingSet:
     categorical: tuple[str, ...]
     categories: dict[str, tuple[str, ...]]
     digest: str
+    pins: dict[str, Pin] = field(default_factory=dict)
     inexact: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -72,29 +81,43 @@ def build(
     horizon: Mapping[str, int],
     at: int,
     asof: AsOf = "known",
+    served: ServedReader | None = None,
+    budget: int = BUDGET,
 ) -> TrainingSet:
     """Build the training set of a model.
 
     Args:
         horizon: per source the last LSN that is read; a source without one is read as far as there are events.
         at: domain time; labels and events that were not known by then are not there.
-        asof: `event` ignores when events were known. It is what most training sets do, and shows what that costs.
+        asof: `known`: features from what was known at a row's time. `event` ignores when events were known: it is what
+            most training sets do, and shows what that costs. `served`: features as they were answered, of the rows that
+            were asked for; needs `served`.
+        budget: bytes of a source's events that are held in memory; beyond, they are cut by entity.
 
     Raises:
-        InvalidError: `no_rows`, `no_label`.
+        InvalidError: `no_rows`, `no_label`, `no_served`.
     """
     source = rows_source(model, project)
     if model.label is None:
         raise InvalidError(f"the model {model.name!r} has no label to train on", code="no_label")
-    events = known_events(reader, source, horizon, at).sort("_event_time", "_lsn")
-    labels = labels_of(model, project, events, at, lambda s: known_events(reader, s, horizon, at))
-    rows = events.filter(pl.Series(labels.certain))
-    y = labels.y[labels.certain]
-    computed = features_of(model.features, project, source, rows, reader, horizon=horizon, at=at, asof=asof)
-    t, keys = words(rows, "_event_time"), rows["_key"].to_list()
-    X = stack(model.features, computed.vectors, len(rows))
+    columns = _columns_read(model, project, source)
+    with Histories(reader, project, columns, horizon=horizon, at=at, budget=budget) as histories:
+        rows = _rows(histories, source, at)
+        labels = labels_of(model, project, rows, at, histories.current)
+        keep = labels.certain & ~rows.deleted
+        left_out = _left_out(labels, rows)
+        frame, y = rows.first.filter(pl.Series(keep)), labels.y[keep]
+        if asof == "served":
+            answered = served_features(model, source, frame, served, at=at)
+            left_out["not_served"] = int((~answered.found).sum())
+            frame, y, values = frame.filter(pl.Series(answered.found)), y[answered.found], answered.vectors
+        else:
+            values = _features(model.features, project, source, frame, histories, asof)
+        pins = histories.pins
+    t, keys = words(frame, "_event_time"), frame["_key"].to_list()
+    X = stack(model.features, values, len(frame))
     return TrainingSet(
-        frame=_frame(rows, source, model.features, computed.vectors, y),
+        frame=_frame(frame, source, model.features, values, y),
         X=X,
         y=y,
         t=t,
@@ -103,9 +126,42 @@ def build(
         categorical=tuple(f.name for f in model.features if f.categories),
         categories={f.name: f.categories for f in model.features if f.categories},
         digest=_digest(model.features, t, keys, X, y),
-        inexact=computed.inexact,
-        left_out=_left_out(labels),
+        pins=pins,
+        left_out=left_out,
     )
+
+
+def rebuild(
+    model: ModelSpec,
+    project: ProjectSpec,
+    reader: EventReader,
+    *,
+    pins: Mapping[str, Pin],
+    at: int,
+    asof: AsOf = "known",
+    digest: str = "",
+    served: ServedReader | None = None,
+) -> TrainingSet:
+    """Build a training set again from what it was pinned to, also after files were compacted and more events came.
+
+    Args:
+        pins, at, asof: those of the set. digest: the set's own; empty: only what is read is compared.
+
+    Raises:
+        ConflictError: `pin_changed`, where events were erased or changed since; `training_set_changed`, where what is
+            read is the same and the set is not: another version of Flyball, or other definitions.
+    """
+    horizon = {source: pin.lsn for source, pin in pins.items()}
+    made = build(model, project, reader, horizon=horizon, at=at, asof=asof, served=served)
+    check_pins(pins, made.pins)
+    if digest and made.digest != digest:
+        raise ConflictError(
+            f"the training set of {model.name!r} has the digest {made.digest[:12]} and was pinned as {digest[:12]}, "
+            "from the same events",
+            code="training_set_changed",
+            hint="compare the definitions of its features with those that it was built with",
+        )
+    return made
 
 
 def rows_source(model: ModelSpec, project: ProjectSpec) -> SourceSpec:
@@ -119,18 +175,12 @@ def rows_source(model: ModelSpec, project: ProjectSpec) -> SourceSpec:
     )
 
 
-def known_events(reader: EventReader, source: SourceSpec, horizon: Mapping[str, int], at: int) -> pl.DataFrame:
-    """The events of a source within the horizon that were known at `at`, each once."""
-    events = reader.events(source.name, None, through_lsn=horizon.get(source.name))
-    return once(events).filter(pl.col("_known_at") <= at)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComputedFeatures:
     """Per feature its values for the rows; `inexact` counts rows."""
 
     vectors: list[Vector]
-    inexact: int
+    inexact: int = 0
 
 
 def features_of(
@@ -142,30 +192,94 @@ def features_of(
     *,
     horizon: Mapping[str, int],
     at: int,
-    asof: AsOf = "known",
+    asof: Literal["known", "event"] = "known",
 ) -> ComputedFeatures:
     """The features of rows (a physical frame of `source`), each at its own event time."""
+    columns = _view_columns(features, project)
+    with Histories(reader, project, columns, horizon=horizon, at=at) as histories:
+        return ComputedFeatures(vectors=_features(features, project, source, rows, histories, asof))
+
+
+def _features(
+    features: tuple[FeatureSpec, ...],
+    project: ProjectSpec,
+    source: SourceSpec,
+    rows: pl.DataFrame,
+    histories: Histories,
+    asof: Literal["known", "event"],
+) -> list[Vector]:
     columns = {column.name: column for column in source.columns}
     needed = leaf_requirements(features)
-    wanted = {name for _, name in needed.columns} | {name for role in needed.views for name in role.by}
-    physical = vectors(rows, [name for name in columns if name in wanted])
+    physical = vectors(rows, [name for name in columns if name in _wanted(needed)])
     times = words(rows, "_event_time")
     found: dict[LeafKey, Vector] = column_leaves(source.name, physical, columns, times)
-    inexact = np.zeros(len(rows), np.bool_)
-    histories: dict[str, pl.DataFrame] = {}
     for role in needed.views:
-        view = CompiledView(project.view(role.view), project.source(project.view(role.view).source))
-        name = view.source.name
-        if name not in histories:
-            histories[name] = known_events(reader, view.source, horizon, at)
-        answer = sweep(view, histories[name], role_keys(role, physical, columns, len(rows)), times, asof=asof)
+        view = _compiled(role, project)
+        keys = role_keys(role, physical, columns, len(rows))
+        whole = histories.whole(view.source.name)
+        if whole is not None:
+            answer: ViewValues = sweep(view, whole, keys, times, asof=asof)
+        else:
+            batches = histories.events(view.source.name)
+            answer = sweep_batches(view, batches, keys, times, asof=asof, budget=histories.budget)
         found |= view_leaves(view, role, answer)
-        inexact |= ~answer.exact
-    return ComputedFeatures(vectors=feature_vectors(features, found, len(rows)), inexact=int(inexact.sum()))
+    return feature_vectors(features, found, len(rows))
 
 
-def _left_out(labels: Labels) -> dict[str, int]:
-    return {"immature": int(labels.immature.sum()), "null_label": int(labels.null.sum())}
+def _wanted(needed: Requirements) -> set[str]:
+    return {name for _, name in needed.columns} | {name for role in needed.views for name in role.by}
+
+
+def _compiled(role: ViewRole, project: ProjectSpec) -> CompiledView:
+    view = project.view(role.view)
+    return CompiledView(view, project.source(view.source))
+
+
+def _view_columns(features: tuple[FeatureSpec, ...], project: ProjectSpec) -> dict[str, list[str]]:
+    """Per source the columns that the features' views read."""
+    found: dict[str, list[str]] = {}
+    for role in leaf_requirements(features).views:
+        view = _compiled(role, project)
+        columns = found.setdefault(view.source.name, [])
+        columns += [name for name in view.columns if name not in columns]
+    return found
+
+
+def _columns_read(model: ModelSpec, project: ProjectSpec, source: SourceSpec) -> dict[str, list[str]]:
+    """Per source the columns that a training set reads: of the rows' source all, of others what is asked."""
+    found = _view_columns(model.features, project)
+    label = model.label
+    if label is not None and label.any is not None:
+        columns = found.setdefault(label.any.source, [])
+        asked = [leaf[2] for leaf in leaves(label.any.where or ["lit", True]) if leaf[0] == "col"]
+        columns += [name for name in dict.fromkeys([label.any.on, *asked]) if name not in columns]
+    found[source.name] = [column.name for column in source.columns]
+    return found
+
+
+def _rows(histories: Histories, source: SourceSpec, at: int) -> RowVersions:
+    """The rows that were known at `at`, by time: as they first were, and as they are at `at`."""
+    if not source.corrections:
+        whole = histories.whole(source.name)
+        frames = histories.events(source.name) if whole is None else [whole]
+        first = pl.concat([frame.drop("_until") for frame in frames]).sort("_event_time", "_lsn")
+        return RowVersions(first=first, newest=first, deleted=np.zeros(len(first), np.bool_))
+    ordered = histories.raw(source.name).sort("_known_at", "_lsn")
+    first = ordered.unique("_key", keep="first", maintain_order=True)
+    first = first.filter(~pl.col("_deleted").fill_null(False)).sort("_event_time", "_lsn")
+    newest = first.select("_key").join(
+        ordered.unique("_key", keep="last", maintain_order=True), on="_key", how="left", maintain_order="left"
+    )
+    deleted: Flags = newest["_deleted"].fill_null(False).to_numpy()
+    return RowVersions(
+        first=first.drop("_deleted"), newest=newest.select(first.drop("_deleted").columns), deleted=deleted
+    )
+
+
+def _left_out(labels: Labels, rows: RowVersions) -> dict[str, int]:
+    there = ~rows.deleted
+    found = {"immature": int((labels.immature & there).sum()), "null_label": int((labels.null & there).sum())}
+    return found | ({"deleted": int(rows.deleted.sum())} if rows.deleted.any() else {})
 
 
 def _frame(

@@ -175,6 +175,7 @@ def _package(
             "rows": len(data.train) + len(data.test),
             "inexact": data.inexact,
             "left_out": data.left_out,
+            "pins": data.pins,
             "horizon": {name: horizon.to_data() for name, horizon in spec.horizon.items()},
         },
         bundle=spec.bundle,

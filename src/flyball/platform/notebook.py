@@ -7,7 +7,6 @@ p.features("tip", company="Sun")
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +29,10 @@ from flyball.features.training_set import AsOf
 from flyball.kernel.errors import InvalidError, NotFoundError, UnavailableError, did_you_mean
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import ClientSettings, client_settings
+from flyball.storage.events import LakeEvents
 from flyball.storage.lake import DeltaLake
 from flyball.storage.online import LmdbStore
+from flyball.storage.predictions import LakePredictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,16 +115,23 @@ class Notebook:
             self._store = None
 
     def training_set(self, model: Any, *, asof: AsOf = "known") -> Table:
-        """The training set of a model as a run would build it now: rows, features, `label`, `_event_time`."""
+        """The training set of a model as a run would build it now: rows, features, `label`, `_event_time`.
+
+        `asof`: features as they were `known` at each row's time, as if nothing had been late (`event`), or as they were
+        `served`, of the rows that a prediction was asked for and collected.
+        """
         spec = self._model(name_of(model))
         horizons = self.client.flush([source.name for source in self.project.sources])
+        horizon = {name: int(found["lsn"]) for name, found in horizons.items()}
+        lake = DeltaLake(self._layout.lake)
         built = training_set.build(
             spec,
             self.project,
-            LakeEvents(DeltaLake(self._layout.lake)),
-            horizon={name: int(found["lsn"]) for name, found in horizons.items()},
+            LakeEvents(lake, self.project, horizon),
+            horizon=horizon,
             at=int(self.client.status()["at"]),
             asof=asof,
+            served=LakePredictions(lake),
         )
         return Table(built.frame)
 
@@ -167,19 +175,6 @@ class Notebook:
         if found is None:
             raise NotFoundError(f"no model or service {name!r}: {did_you_mean(name, [*models, *services])}")
         return found
-
-
-class LakeEvents:
-    """`features.ports.EventReader` on the lake."""
-
-    def __init__(self, lake: DeltaLake) -> None:
-        self._lake = lake
-
-    def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
-        deleted = ["_deleted"] if "_deleted" in self._lake.types(source) else []
-        system = ("_event_time", "_known_at", "_lsn", "_key", *deleted)
-        names = None if columns is None else list(dict.fromkeys([*columns, *system]))
-        return self._lake.read(source, names, through_lsn=through_lsn)
 
 
 def request_columns(model: ModelSpec, project: ProjectSpec) -> tuple[ColumnSpec, ...]:

@@ -24,6 +24,7 @@ _PREDICTION: dict[str, Any] = {
     "inputs": pl.String,
     "score": pl.Float64,
 }
+_SERVED: dict[str, Any] = {"at": pl.Int64, "key": pl.String, "inputs": pl.String, "features": pl.String}
 
 
 class Tables(Protocol):
@@ -52,6 +53,17 @@ class LakePredictions:
             .collect()
         )
         return rows.with_columns(_scores(rows["output"])).drop("output")
+
+    def served(self, model: str) -> pl.DataFrame:
+        """`features.ports.ServedReader`: what the model's versions themselves answered, the earliest first."""
+        if not self._lake.types(TABLE):
+            return pl.DataFrame(schema=_SERVED)
+        rows = self._lake.scan(TABLE).filter(
+            pl.col("version").str.starts_with(f"{model}/"),
+            pl.col("rung").is_in(NOT_THE_MODEL).not_(),
+            pl.col("features").is_not_null(),
+        )
+        return rows.sort("at", "id").select(pl.col("at").cast(pl.Int64), "key", "inputs", "features").collect()
 
     def find(self, prediction: str) -> dict[str, Any] | None:
         if not self._lake.types(TABLE):

@@ -58,7 +58,8 @@ class Part:
 class Dataset:
     """`train` to learn from and `test`, held out and later than all of `train`. `digest` names the rows.
 
-    `inexact` rows have a value that could not be computed exactly; `left_out` counts rows without a certain label.
+    `inexact` rows have a value that could not be computed exactly; `left_out` counts rows that are not
+    there, by reason. `pins` say what was read of each source.
     """
 
     train: Part
@@ -66,6 +67,7 @@ class Dataset:
     digest: str
     inexact: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
+    pins: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -119,6 +121,7 @@ def dataset(rows: TrainingRows, model: ModelSpec, project: ProjectSpec) -> Datas
         digest=rows.digest,
         inexact=rows.inexact,
         left_out=dict(rows.left_out),
+        pins={name: pin.to_data() for name, pin in rows.pins.items()},
     )
 
 

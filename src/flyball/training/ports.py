@@ -236,6 +236,11 @@ class TrainingRows(Protocol):
     @property
     def digest(self) -> str: ...
     @property
+    def pins(self) -> Mapping[str, Any]:
+        """Per source what was read of it, as `features.histories.Pin`."""
+        ...
+
+    @property
     def inexact(self) -> int:
         """How many rows have a value that could not be computed exactly."""
         ...
