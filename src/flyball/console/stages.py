@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flyball.console.view import Health, RolloutStatus, ServiceStatus, Status
+from flyball.console.view import Health, RolloutStatus, ServiceStatus, SourceStatus, Status
 
 ACTIVE_RUN = ("queued", "starting", "running")
 ACTIVE_ROLLOUT = ("running", "waiting")
@@ -54,10 +54,10 @@ def ingest(status: Status) -> Stage:
     )
 
 
-def _error(source: Status) -> str:
+def _error(source: SourceStatus) -> str:
     """What is wrong with a source's pulls or derivation."""
-    parts = [source.get(name) for name in ("pull", "derive")]
-    return next((str(part["error"]) for part in parts if isinstance(part, dict) and part.get("error")), "")
+    parts = (source.get("pull") or {}, source.get("derive") or {})
+    return next((str(part["error"]) for part in parts if part.get("error")), "")
 
 
 def features(status: Status) -> Stage:
