@@ -320,6 +320,10 @@ def test_a_derivation_that_fails_is_said_and_holds_up_no_other(tmp_path: Path, m
     settle(ingest)
     state = next(s["derive"] for s in ingest.status()["sources"] if s["name"] == "Big@1")
     assert (state["error"], state["code"], state["behind"]) == ("no such thing", "broken", 3)
+    monkeypatch.setattr(broken, "derive", lambda frame: frame["no such column"])
+    settle(ingest)
+    state = next(s["derive"] for s in ingest.status()["sources"] if s["name"] == "Big@1")
+    assert state["code"] == "internal"
     assert ingest._log.last_lsn("Trips") == ingest._applier.applied_lsn("Trips") == 3
     monkeypatch.undo()
     settle(ingest)

@@ -103,6 +103,21 @@ def known_at_never_goes_back(open_log: Open) -> None:
     log = open_log()
     log.append([batch(0, 1)], now=100)
     assert log.append([batch(1, 1)], now=50)[0].known_at == 100
+    assert log.append([batch(0, 1, source="T")], now=60)[0].known_at == 100, "of any source"
+
+
+def a_position_is_stored_with_its_batch_or_not_at_all(open_log: Open) -> None:
+    log = open_log()
+    assert log.position("S") == ""
+    log.append([replace(batch(0, 2), position="a"), replace(batch(0, 0, source="T"), position="t")], now=1)
+    log.append([batch(2, 1)], now=2)
+    assert (open_log().position("S"), log.position("T")) == ("a", "t")
+    log.append([batch(3, 1, key="k")], now=3)
+    with pytest.raises(ConflictError):
+        log.append([replace(batch(4, 1, key="k"), position="b")], now=4)
+    assert (log.position("S"), log.last_lsn("S")) == ("a", 4)
+    log.append([replace(batch(4, 0), position="c")], now=5)
+    assert (log.trim("S", through_lsn=9, through_batch=9) > 0, log.position("S")) == (True, "c")
 
 
 def rejected_rows_are_kept_with_their_batch(open_log: Open) -> None:
@@ -200,6 +215,7 @@ CHECKS = (
     reading_goes_on_within_a_batch_and_respects_its_limit,
     a_used_key_gives_its_first_answer_and_cannot_be_stored_again,
     known_at_never_goes_back,
+    a_position_is_stored_with_its_batch_or_not_at_all,
     rejected_rows_are_kept_with_their_batch,
     trimming_keeps_what_either_table_still_needs,
     totals_say_what_was_ever_taken,

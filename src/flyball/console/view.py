@@ -19,8 +19,8 @@ class SourceStatus(TypedDict, total=False):
     lag: int  # events in the log that online state does not show yet
     lsn: int  # the last one given
     last_event: int | None  # event time of the newest event
-    pull: dict[str, Any] | None  # of a source with an origin
-    derive: dict[str, Any] | None  # of a derived source
+    pull: dict[str, Any] | None  # of a source with an origin, with `error`
+    derive: dict[str, Any] | None  # of a derived source, with `error`
 
 
 class ViewStatus(TypedDict, total=False):

@@ -136,6 +136,11 @@ class Derivations:
                 logger.warning("a source was not derived: %s", error.message, extra={"source": source})
             running.error, running.code = error.message, error.code
             return 0
+        except Exception as error:
+            if running.code != "internal":
+                logger.exception("a source was not derived by a defect of ours", extra={"source": source})
+            running.error, running.code = f"a defect of ours ({type(error).__name__}); see the log", "internal"
+            return 0
         running.error = running.code = ""
         return count
 
