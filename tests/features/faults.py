@@ -213,7 +213,7 @@ def inject(cause: Cause | None, made: World, case: Case, arrived: dict[int, dict
 
 
 def known(made: World) -> Known:
-    return Known(others={"Card": [(made.other, PAYMENTS)]}, kept_from={"Payments": made.kept})
+    return Known(others={"Card": [(made.other, PAYMENTS)]}, kept_from=lambda source: made.kept)
 
 
 def differs(a: float | None, b: float | None) -> bool:

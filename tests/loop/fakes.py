@@ -204,6 +204,7 @@ class FakeEngine:
             "features": [f.to_data() for f in spec.model.features],
             "views": [],
             "sources": [s.to_data() for s in spec.project.sources],
+            "inputs": [c.to_data() for c in spec.project.source(spec.model.rows).columns if c.name == "fare"],
             "profile": profile(fares, ["fare"], [], {}),
             "metrics": metrics,
             "evaluation": evaluation,

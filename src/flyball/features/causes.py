@@ -7,7 +7,7 @@ cause. Two need no recomputation: a difference of rounding, and rows that are go
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,10 +43,10 @@ class Cause(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Known:
     """What hypotheses draw on beside the records: other definitions of the version's views, each with its source, and
-    per source the event time before which rows are gone."""
+    of a source by its name the event time before which rows are gone (None: none are), asked only where it matters."""
 
     others: Mapping[str, Sequence[tuple[ViewSpec, SourceSpec]]]
-    kept_from: Mapping[str, int | None]
+    kept_from: Callable[[str], int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def _rest(again: Recomputation, known: Known, row: int, k: int, served: float, r
         if not _same(recomputed, default):
             return Cause.UNKNOWN  # the newest row is there, so none that is gone would count
     for source, starts in again.starts(feature).items():
-        kept = known.kept_from.get(source)
+        kept = known.kept_from(source)
         if kept is not None and starts[row] < kept:
             return Cause.RETENTION
     return Cause.UNKNOWN

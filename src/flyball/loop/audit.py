@@ -47,6 +47,7 @@ class AuditRule:
         rows: predictions of a service in one step.
         every: between two steps of a service, in domain time.
         settle: how old a prediction is when it is audited, so that its own row and late ones may have come.
+        give_up: how long a prediction waits that cannot be audited.
         waiting: predictions of a service in the queue; past them the share of entities is halved.
         period: over which the counts are added up, and `window`: over how much of them the bound is taken.
     """
@@ -55,6 +56,7 @@ class AuditRule:
     rows: int = 200
     every: int = 10 * SECOND
     settle: int = MINUTE
+    give_up: int = DAY
     waiting: int = 2_000
     period: int = DAY
     window: int = 7 * DAY
@@ -141,25 +143,43 @@ class SkewAudit:
         now = self._clock.now()
         with self._metadata.read() as unit:
             known = services(unit.projects.all())
-        done = {}
+        done: dict[str, str] = {}
+        failures: list[Exception] = []
         for project, service in known:
             last = self._looked.get(service.name)
             if last is not None and now < last + self._rule.every:
                 continue
+            self._looked[service.name] = now
             with self._metadata.read() as unit:
                 entries = unit.audit.oldest(service.name, before=now - self._rule.settle, limit=self._rule.rows)
-            if entries:
-                done[service.name] = self._step(project, service, entries)
-            self._looked[service.name] = now
-            self._watch(service, now)
+            try:
+                if entries:
+                    done[service.name] = self._step(project, service, entries)
+                self._watch(service, now)
+            except Exception as error:  # one service must not keep the others from being audited
+                failures.append(error)
+                self._let_go(service.name, entries, now)
+        if failures:
+            raise failures[0]
         return done
+
+    def _let_go(self, service: str, entries: Sequence[AuditEntry], now: int) -> None:
+        """Take those from the queue that have waited too long: their source left, or they cannot be recomputed."""
+        old = [entry.id for entry in entries if entry.at < now - self._rule.give_up]
+        if old:
+            with self._metadata.write() as unit:
+                state = unit.audit.state(service)
+                unit.audit.dequeue(old)
+                unit.audit.put_state(replace(state, dropped=state.dropped + len(old)))
 
     def _step(self, project: ProjectSpec, service: ServiceSpec, entries: list[AuditEntry]) -> str:
         try:
             ready = self._ready(entries)
         except (UnavailableError, NotFoundError) as error:
+            self._let_go(service.name, entries, self._clock.now())
             return f"not yet: {error.message}"
         if not ready:
+            self._let_go(service.name, entries, self._clock.now())
             return "not yet: the lake does not reach so far"
         audited, found = {}, []
         for version in dict.fromkeys(entry.version for entry in ready):
@@ -193,12 +213,11 @@ class SkewAudit:
             digest = version_digest(unit, version)
             others = self._others(unit, project, version)
         definition, history = self._definition(digest), self._audits.history
-        kept = {source.name: history.kept_from(source) for source in definition.sources}
         return audit(
             definition,
             [Served.of(entry.record) for entry in entries],
             history,
-            known=Known(others=others, kept_from=kept),
+            known=Known(others=others, kept_from=lambda name: history.kept_from(definition.source(name))),
             seal=self._audits.seal,
             score=self._score(digest),
         )
