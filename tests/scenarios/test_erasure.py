@@ -132,6 +132,19 @@ def test_no_byte_of_an_erased_card_is_left_and_the_others_are_as_if_it_had_never
         assert kinds == [f"erasure.{step}" for step in ("done", "turned", "erased", "counted", "request")]
 
 
+def test_a_value_that_is_not_pii_goes_from_the_predictions_and_their_segments_as_well() -> None:
+    with platform(PROJECT, at=NOW) as p:
+        p.load("Payments", [row(1, "a", HOUR) | {"shop": MARKER}, row(2, "a", 2 * HOUR)])
+        for shop in (MARKER, "s2"):
+            ask(p, "a", shop)
+        assert [path for path in holds(p._folder, MARKER) if path.startswith("predictions")]
+        done = p.erase("Payments", shop=MARKER)
+        assert (done["predictions"], done["targets"][0]["rows"]) == (1, 1)
+        assert holds(p._folder, MARKER) == []
+        assert not in_log(p, MARKER)
+        assert ask(p, "a", "s2")["values"]["Card.seen"] == 1.0
+
+
 def test_events_that_come_after_an_erasure_are_taken_and_the_log_goes_on() -> None:
     with platform(PROJECT, at=NOW) as p:
         fill(p, ("a", MARKER, "b"))

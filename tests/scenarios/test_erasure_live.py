@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,21 @@ def test_the_command_erases_and_a_killed_platform_completes_what_was_asked(tmp_p
         assert platform.stop() == 0
         assert holds(platform.layout.root, MARKER) == []
         assert holds(platform.layout.root, OTHER) == []
+
+
+def test_a_platform_whose_online_folder_is_taken_away_builds_it_again(tmp_path: Path) -> None:
+    with LivePlatform(tmp_path / "state") as platform:
+        platform.start()
+        with platform.client() as client:
+            apply(client, pack(PROJECT))
+            eventually(lambda: any(s["name"] == "Payments" for s in client.sources()), "the plan")
+            fill(client)
+            shutil.rmtree(platform.layout.online)
+
+            def seen(state: str) -> bool:
+                reply = client.predict("look", id="r", card="a", shop="s1", amount="1.00")[0]
+                return bool(reply["features"] == state and (state == "default" or reply["values"]["Card.seen"] == 5.0))
+
+            eventually(lambda: seen("default"), "defaults")
+            eventually(lambda: seen("fresh"), "fresh features")
+        assert platform.stop() == 0

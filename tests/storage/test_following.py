@@ -78,6 +78,25 @@ def test_the_old_file_is_kept_while_someone_looks_at_it(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_a_writer_sees_that_its_file_was_taken_away(tmp_path: Path) -> None:
+    store = open_writable(tmp_path, boot="one")
+    store.reset()
+    assert not store.lost()
+    with store.write() as transaction:
+        transaction.put("a", b"k", b"MARKER")
+        transaction.put("a", b"kept", b"1")
+    with store.write() as transaction:
+        transaction.delete("a", b"k")
+    store.compact()
+    assert not store.lost()
+    assert b"MARKER" not in (tmp_path / "data.mdb").read_bytes()
+    with store.read() as look:
+        assert list(look.items("a")) == [(b"kept", b"1")]
+    (tmp_path / "data.mdb").unlink()
+    assert store.lost()
+    store.close()
+
+
 @pytest.mark.parametrize("broken", ["torn", "junk"])
 def test_a_broken_file_is_begun_anew(tmp_path: Path, broken: str) -> None:
     fill(tmp_path, b"old")

@@ -168,7 +168,8 @@ class Conditions(Protocol):
 
 
 class EventLog(Protocol):
-    """The order of all events. One writer; readers at any time. LSNs of a source start at 1 and have no holes."""
+    """The order of all events. One writer; readers at any time. LSNs of a source start at 1 and have no holes but
+    those of rows that were erased."""
 
     def append(self, batches: Sequence[NewBatch], *, now: int, refused: Sequence[RefusedBatch] = ()) -> list[Appended]:
         """Store all batches in one transaction; durable when it returns, nothing stored when it raises.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 
 from flyball.http.ingest import IngestApp
@@ -18,9 +19,11 @@ from flyball.platform.plans import Plan, PlanFollower
 from flyball.platform.process import Loop
 from flyball.platform.state import tokens
 from flyball.platform.wiring import open_ingest
+from flyball.storage.following import open_writable
 
 logger = logging.getLogger(__name__)
 POLL = 0.1  # seconds between two looks at the plan
+LOOK = 1.0  # seconds between two looks at whether the online state is there
 LARGEST_FILE = 1 << 30  # bytes of one upload
 
 
@@ -28,7 +31,8 @@ def run_ingest(settings: Settings) -> None:
     """Run until SIGTERM; then answer what was received, flush, and end."""
     layout = Layout(settings.state)
     lock = FileLock(layout.lock("ingest"), "ingest")
-    ingest = open_ingest(settings)
+    online = open_writable(layout.online)
+    ingest = open_ingest(settings, store=online)
     pump = Pump(ingest)
     puller = Puller(ingest.pulls, on_stored=pump.notify)
     app = IngestApp(
@@ -52,13 +56,21 @@ def run_ingest(settings: Settings) -> None:
         acknowledgement=layout.acknowledgements / "ingest.json",
     )
     follower.step()  # before the first push: it must find its source
+
+    def look() -> None:
+        if online.lost():  # the supervisor starts another, which builds the state again
+            logger.error("online state was taken away; ingest ends, to begin it anew")
+            os.kill(os.getpid(), signal.SIGTERM)
+
     polling = Loop("plan", follower.step, every=POLL).start()
+    looking = Loop("state", look, every=LOOK).start()
     pump.start()
     try:
         asyncio.run(serve(app, settings))
     finally:
         polling.stop()
         puller.stop()
+        looking.stop()
         app.close()
         pump.stop()
         lock.release()

@@ -102,7 +102,7 @@ class LmdbStore:
         self._writes = 0
 
     def _open(self) -> lmdb.Environment:
-        return lmdb.open(
+        environment = lmdb.open(
             str(self._path),
             map_size=self._map_size,
             readonly=self._readonly,
@@ -113,6 +113,8 @@ class LmdbStore:
             readahead=False,
             max_readers=MAX_READERS,
         )
+        self._file = (self._path / "data.mdb").stat().st_ino
+        return environment
 
     def _stamped(self) -> bool:
         try:
@@ -139,6 +141,14 @@ class LmdbStore:
                 code="online_full",
                 hint="free some space, or make windows shorter; events stay in the log and are applied later",
             ) from error
+
+    def lost(self) -> bool:
+        """Whether the file that is written here is no longer the one that readers find."""
+        try:
+            there = (self._path / "data.mdb").stat()
+        except FileNotFoundError:
+            return True
+        return there.st_ino != self._file
 
     def compact(self) -> None:
         """Write the file anew without its free pages, in which deleted values stand until they are used again.
