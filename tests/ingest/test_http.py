@@ -288,3 +288,35 @@ def test_a_real_client_over_a_real_socket(ingest: Ingest, tmp_path: Path) -> Non
     app.close()
     pump.stop()
     assert ingest.events("Payments").height == 20
+
+
+def test_pushes_of_several_forms_at_one_moment_keep_their_order_and_their_own_errors(
+    ingest: Ingest, tmp_path: Path
+) -> None:
+    buffers = []
+    for number in (3, 4):
+        buffers.append(io.BytesIO())
+        pl.DataFrame({"page": [f"t{number}"], "at": [AT]}).write_ipc_stream(buffers[-1])
+    bodies: list[tuple[Any, dict[str, str]]] = [
+        ([{"page": "a", "at": AT}], {}),
+        ({"rows": [{"page": "b", "at": AT}, {"page": 5, "at": AT}]}, {}),
+        (b"[{", {}),
+        ([{"page": "c", "at": AT, "more": 1}, {"page": "d", "at": AT}], {}),
+        (buffers[0].getvalue(), {"content_type": ARROW}),
+        (buffers[1].getvalue(), {"content_type": ARROW}),
+        (b"ARROW1", {"content_type": ARROW}),
+        ([{"page": "e", "at": AT}], {}),
+    ]
+    slow = Slow(ingest)
+    app = IngestApp(slow, TOKENS, spool=tmp_path / "spool")
+    caller = Caller(app)
+    slow.go.set()
+    answers = caller.many([("POST", "/v1/events/Clicks", body, "both", None, more) for body, more in bodies])
+    app.close()
+    assert [status for status, _ in answers] == [200, 200, 400, 200, 200, 200, 400, 200]
+    assert [a.get("accepted") for _, a in answers] == [1, 1, None, 1, 1, 1, None, 1]
+    assert (
+        answers[1][1]["examples"][0]["row"] == {"page": "5", "at": AT} or answers[1][1]["examples"][0]["position"] == 2
+    )
+    ingest.apply()
+    assert ingest.events("Clicks")["page"].to_list() == ["a", "b", "d", "t3", "t4", "e"]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import io
 import logging
 import tempfile
 import threading
@@ -18,20 +16,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-
-import msgspec
-import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.http.access import LOOPBACK_HOSTS, authorize
 from flyball.http.ingest_metrics import metrics_text
 from flyball.http.server import Request, Response, error_response, json_response
+from flyball.ingest.body import ArrowBody, JsonBody, json_rows, json_value
 from flyball.ingest.committing import Horizon
 from flyball.ingest.group import Answer, GroupCommit, GroupLimits
 from flyball.ingest.intake import Progress
-from flyball.ingest.receipts import Push, Receipt
+from flyball.ingest.receipts import Push, Receipt, fingerprint
 from flyball.kernel.errors import ErrorKind, ExhaustedError, FlyballError, InternalError, InvalidError, from_data
 from flyball.kernel.files import translate_os_error
 
@@ -98,6 +95,7 @@ class IngestApp:
         self._on_stored = on_stored
         self._problem = problem
         self._rate = _Rate()
+        self._outbox: _Outbox | None = None
         self._group = GroupCommit(self._append, limits=limits)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="ingest-pool")
         self._files = ThreadPoolExecutor(1, thread_name_prefix="ingest-files")
@@ -135,39 +133,25 @@ class IngestApp:
     # --- pushes
 
     def _push_events(self, request: Request, params: dict[str, str], respond: Respond) -> None:
-        key, source = request.headers.get("idempotency-key", ""), params["source"]
-
-        def decode() -> Push:
-            return Push(
-                source=source,
-                rows=_events(request),
-                idempotency_key=key,
-                fingerprint=_digest(request.body) if key else "",
-            )
-
-        self._push(request, decode, respond)
+        """Hand the body to the writer as it is; it is read there, so what waits is as large as what was sent."""
+        arrow = request.headers.get("content-type", "").partition(";")[0].strip().lower() == ARROW
+        push = Push(
+            source=params["source"],
+            rows=ArrowBody(request.body) if arrow else JsonBody(request.body),
+            idempotency_key=request.headers.get("idempotency-key", ""),
+        )
+        deliver = self._deliver(respond)
+        self._group.submit(push, len(request.body), lambda answer: deliver(_answered(answer)))
 
     def _push_feedback(self, request: Request, _: dict[str, str], respond: Respond) -> None:
-        key = request.headers.get("idempotency-key", "")
-
-        def decode() -> Push:
-            items = _json_rows(request.body, wrappers=("items",))
-            return self._core.feedback_push(
-                items, idempotency_key=key, fingerprint=_digest(request.body) if key else ""
-            )
-
-        self._push(request, decode, respond)
-
-    def _push(self, request: Request, decode: Callable[[], Push], respond: Respond) -> None:
-        """Decode, hand to the writer, answer when it has committed."""
-        deliver = _through_loop(respond)
-        size = len(request.body)
-
-        def done(answer: Answer) -> None:
-            deliver(_refused(answer) if isinstance(answer, FlyballError) else json_response(answer.to_data()))
+        deliver, size = self._deliver(respond), len(request.body)
 
         def submit() -> None:
-            self._group.submit(decode(), size, done)
+            items = json_rows(request.body, wrappers=("items",))
+            key = request.headers.get("idempotency-key", "")
+            print_ = fingerprint(JsonBody(request.body)) if key else ""
+            push = self._core.feedback_push(items, idempotency_key=key, fingerprint=print_)
+            self._group.submit(push, size, lambda answer: deliver(_answered(answer)))
 
         if size <= INLINE_BYTES:
             submit()  # its errors are answered by the caller
@@ -261,7 +245,7 @@ class IngestApp:
         )
 
     def _flush(self, request: Request, params: dict[str, str], respond: Respond) -> None:
-        body = _json(request.body) if request.body else {}
+        body = json_value(request.body) if request.body else {}
         names = body.get("sources") if isinstance(body, dict) else body
         if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise InvalidError(
@@ -275,9 +259,16 @@ class IngestApp:
 
     # --- threads
 
+    def _deliver(self, respond: Respond) -> Respond:
+        """`respond` for other threads: it runs on the loop that is running now."""
+        loop = asyncio.get_running_loop()
+        if self._outbox is None or self._outbox.loop is not loop:
+            self._outbox = _Outbox(loop)
+        return partial(self._outbox.put, respond)
+
     def _later(self, pool: ThreadPoolExecutor, work: Work, respond: Respond) -> None:
         """Run on a thread, answer through the event loop."""
-        deliver = _through_loop(respond)
+        deliver = self._deliver(respond)
 
         def run() -> None:
             try:
@@ -332,15 +323,33 @@ class _Rate:
             self._recent.popleft()
 
 
-def _through_loop(respond: Respond) -> Respond:
-    """`respond` for other threads: it runs on the loop that is running now, or not at all when that has ended."""
-    loop = asyncio.get_running_loop()
+class _Outbox:
+    """Replies from other threads for one event loop, which is woken once for as many as have gathered."""
 
-    def deliver(response: Response) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so is the connection
-            loop.call_soon_threadsafe(respond, response)
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[tuple[Respond, Response]] = deque()
+        self._woken = False
 
-    return deliver
+    def put(self, respond: Respond, response: Response) -> None:
+        self._waiting.append((respond, response))
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so is the connection
+                self.loop.call_soon_threadsafe(self._send)
+
+    def _send(self) -> None:
+        self._woken = False  # before: what comes while these are sent wakes the loop again
+        while self._waiting:
+            respond, response = self._waiting.popleft()
+            try:
+                respond(response)
+            except Exception:
+                logger.exception("a reply could not be sent")
+
+
+def _answered(answer: Answer) -> Response:
+    return _refused(answer) if isinstance(answer, FlyballError) else json_response(answer)
 
 
 def _refused(error: FlyballError) -> Response:
@@ -352,44 +361,6 @@ def _refused(error: FlyballError) -> Response:
 
 def _defect() -> InternalError:
     return InternalError("the request failed because of a defect of ours; the log of ingest has the details")
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
-
-
-def _events(request: Request) -> Any:
-    """The rows of a push: an Arrow IPC stream by its content type, else JSON."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == ARROW:
-        try:
-            return pl.read_ipc_stream(io.BytesIO(request.body))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InvalidError(f"the body is not an Arrow IPC stream: {error}", code="bad_body") from None
-    return _json_rows(request.body, wrappers=("events", "rows"))
-
-
-def _json_rows(body: bytes, *, wrappers: Sequence[str]) -> list[Any]:
-    """An array as it is, one object as one row, `{"events": […]}` as the array in it."""
-    data = _json(body)
-    if isinstance(data, dict) and len(data) == 1 and isinstance(data.get(next(iter(data))), list):
-        name = next(iter(data))
-        data = data[name] if name in wrappers else data
-    if isinstance(data, dict):
-        return [data]
-    if not isinstance(data, list):
-        raise InvalidError(
-            f"the body is {type(data).__name__}; send an object, an array of objects, or "
-            f'{{"{wrappers[0]}": [objects]}}',
-            code="bad_body",
-        )
-    return data
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidError(f"the body is not JSON: {error}; nothing was stored", code="bad_body") from None
 
 
 def _named(error: FlyballError, stored: str, given: str) -> FlyballError:

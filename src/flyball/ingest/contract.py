@@ -78,8 +78,10 @@ def check(rows: Rows, spec: SourceSpec, *, now: int, live: bool) -> Checked:
         columns.append(_known_at(rows, spec, verdict, event_time))
     good = np.flatnonzero(verdict.rule == 0)
     frame = pl.DataFrame(columns)[good] if len(good) < rows.height else pl.DataFrame(columns)
-    frame = frame.with_columns(event_keys(frame, spec))
-    first = mask(frame["_key"].is_first_distinct())
+    frame = frame.hstack([event_keys(frame, spec)])
+    first = np.ones(frame.height, dtype=np.bool_)
+    if frame["_key"].n_unique() < frame.height:
+        first = mask(frame["_key"].is_first_distinct())
     bad = np.flatnonzero(verdict.rule)
     return Checked(
         received=rows.height,
@@ -102,6 +104,8 @@ def _by_rule(rows: Rows) -> dict[tuple[Rule, str], list[int]]:
 def _judge(rows: Rows, column: ColumnSpec, spec: SourceSpec, verdict: _Verdict) -> pl.Series:
     name = column.name
     raw = rows.columns[name]
+    if name in rows.plain:
+        return raw
     unit = _unit(column, spec)
     parsed = times(raw, unit) if unit else parse(raw, column)
     if name in rows.unfit:
@@ -130,6 +134,14 @@ def _unit(column: ColumnSpec, spec: SourceSpec) -> str:
     return _reading(spec, column.name, spec.known.unit) if column.name == spec.known.column else ""
 
 
+def unit_of(spec: SourceSpec, name: str) -> str:
+    """The unit in which a time is read, declared or not; empty: the name is none of the source's times."""
+    for column in spec.columns:
+        if column.name == name:
+            return _unit(column, spec)
+    return spec.event_time_unit if name == spec.event_time else spec.known.unit
+
+
 def _reading(spec: SourceSpec, name: str, unit: str) -> str:
     """How a time is read: a declared timestamp as text or as microseconds, like every other declared timestamp."""
     declared = any(column.name == name for column in spec.columns)
@@ -146,7 +158,7 @@ def _value_rules(column: ColumnSpec) -> list[tuple[Rule, Callable[[pl.Series], p
         rules.append((Rule.MAX_LENGTH, lambda s: s.str.len_chars() > longest))
     if column.pattern:
         rules.append((Rule.PATTERN, lambda s: ~_matches(s, column.pattern)))
-    ge, gt, le, lt = (_bound(column, which) for which in ("ge", "gt", "le", "lt"))
+    ge, gt, le, lt = (bound(column, which) for which in ("ge", "gt", "le", "lt"))
     if ge is not None:
         rules.append((Rule.GE, lambda s: s < ge))
     if gt is not None:
@@ -158,7 +170,7 @@ def _value_rules(column: ColumnSpec) -> list[tuple[Rule, Callable[[pl.Series], p
     return rules
 
 
-def _bound(column: ColumnSpec, which: str) -> float | int | None:
+def bound(column: ColumnSpec, which: str) -> float | int | None:
     """A bound in physical units: a decimal's is exact, rounded to the unit in the direction that keeps its meaning."""
     value: float | None = getattr(column, which)
     if value is None or column.type == "float":
@@ -177,7 +189,10 @@ def _matches(series: pl.Series, pattern: str) -> pl.Series:
 
 def _event_time(rows: Rows, spec: SourceSpec, verdict: _Verdict, *, now: int, live: bool) -> pl.Series:
     name = spec.event_time
-    values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME)
+    if name in rows.plain:
+        values = rows.columns[name]
+    else:
+        values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME)
     verdict.mark(mask(values > now + spec.skew), Rule.AHEAD_OF_CLOCK, name)
     if live:
         verdict.mark(mask(values < now - spec.lateness - HORIZON_BEYOND_LATENESS), Rule.TOO_LATE, name)

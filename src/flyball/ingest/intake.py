@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import polars as pl
 
 from flyball.define.spec import SourceSpec
+from flyball.ingest.batching import Batch, Part, read_push
+from flyball.ingest.body import RowReader
 from flyball.ingest.contract import Checked, check
 from flyball.ingest.files import open_file
 from flyball.ingest.frames import meanings
 from flyball.ingest.ports import Entry, EventLog, NewBatch, StoredAnswer
 from flyball.ingest.receipts import Push, Receipt, answer_of, fingerprint, receipt_of, replayed, total
 from flyball.ingest.rejection import suggestion
-from flyball.ingest.rows import Rows, from_dicts, from_frame
+from flyball.ingest.rows import Rows
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 
 Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A push that is not answered yet: its place among the pushes, and its rows' place in the checked batch."""
-
-    place: int
-    push: Push
-    print: str
-    start: int
-    end: int
 
 
 class Intake:
@@ -45,11 +34,13 @@ class Intake:
         self._chunk_rows = chunk_rows
         self._lock = threading.Lock()
         self._sources: Mapping[str, SourceSpec] = {}
+        self._readers: dict[str, RowReader] = {}
 
     def use(self, sources: Mapping[str, SourceSpec]) -> None:
         """Take pushes for these sources from now on."""
         with self._lock:
             self._sources = sources
+            self._readers = {}
 
     def source(self, name: str) -> SourceSpec:
         """The declaration of a source. Raises `NotFoundError` (`source_not_found`)."""
@@ -79,9 +70,10 @@ class Intake:
 
     def _batches(
         self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError]
-    ) -> Iterator[tuple[NewBatch, list[_Part]]]:
-        """One batch for the JSON pushes of each source, one for each table; answers what needs no commit."""
-        together: dict[tuple[str, bool], list[tuple[int, Push, str]]] = {}
+    ) -> Iterator[tuple[NewBatch, list[Part]]]:
+        """A batch for each run of pushes that can be judged together; answers what needs no commit."""
+        batches: list[Batch] = []
+        newest: dict[tuple[str, bool], Batch] = {}
         seen: set[tuple[str, str]] = set()
         for place, push in enumerate(pushes):
             key = (push.source, push.idempotency_key)
@@ -92,21 +84,26 @@ class Intake:
                 print_ = self._admit(push)
                 if isinstance(print_, Receipt):
                     answers[place] = print_
-                elif isinstance(push.rows, list | tuple | dict):
-                    together.setdefault((push.source, push.live), []).append((place, push, print_))
-                else:
-                    rows = from_frame(_table(push), self.source(push.source))
-                    yield self._batch(rows, [_Part(place, push, print_, 0, rows.height)])
+                    continue
+                given = read_push(push, self.source(push.source), self._reader(push.source))
             except FlyballError as error:
                 answers[place] = error
-        for (source, _), members in together.items():
-            objects: list[Any] = []
-            parts: list[_Part] = []
-            for place, push, print_ in members:
-                own = [push.rows] if isinstance(push.rows, dict) else push.rows
-                parts.append(_Part(place, push, print_, len(objects), len(objects) + len(own)))
-                objects.extend(own)
-            yield self._batch(from_dicts(objects, self.source(source)), parts)
+                continue
+            batch = newest.get((push.source, push.live))
+            if batch is None or not batch.takes(given):
+                batch = newest[push.source, push.live] = Batch(given)
+                batches.append(batch)
+            batch.add(place, push, print_, given)
+        for batch in batches:
+            source = batch.parts[0].push.source
+            yield self._batch(batch.rows(self.source(source), self._reader(source)), batch.parts)
+
+    def _reader(self, source: str) -> RowReader:
+        """What reads the source's bodies; made at its first push under a plan."""
+        reader = self._readers.get(source)
+        if reader is None:
+            reader = self._readers[source] = RowReader(self.source(source))
+        return reader
 
     def _admit(self, push: Push) -> str | Receipt:
         """The fingerprint of a push that is to be stored; or the receipt it had before."""
@@ -119,7 +116,7 @@ class Intake:
         stored = self._log.answer(push.source, push.idempotency_key)
         return print_ if stored is None else _again(push, print_, stored)
 
-    def _batch(self, rows: Rows, parts: list[_Part], *, bulk: bool = False) -> tuple[NewBatch, list[_Part]]:
+    def _batch(self, rows: Rows, parts: list[Part], *, bulk: bool = False) -> tuple[NewBatch, list[Part]]:
         push = parts[0].push
         spec = self.source(push.source)
         checked = check(rows, spec, now=self._clock.now(), live=push.live)
@@ -138,7 +135,7 @@ class Intake:
         )
 
     def _commit(
-        self, batches: Sequence[tuple[NewBatch, list[_Part]]], answers: dict[int, Receipt | FlyballError]
+        self, batches: Sequence[tuple[NewBatch, list[Part]]], answers: dict[int, Receipt | FlyballError]
     ) -> None:
         if not batches:
             return
@@ -199,7 +196,7 @@ class Intake:
             if isinstance(known, Receipt):
                 return known
             answers: dict[int, Receipt | FlyballError] = {}
-            part = _Part(0, push, known, 0, rows.height)
+            part = Part(0, push, known, 0, rows.height)
             self._commit([self._batch(rows, [part], bulk=True)], answers)
             receipt = answers[0]
             assert isinstance(receipt, Receipt)
@@ -228,19 +225,7 @@ def _again(push: Push, print_: str, stored: StoredAnswer) -> Receipt:
     return replayed(push.source, stored)
 
 
-def _table(push: Push) -> pl.DataFrame:
-    if isinstance(push.rows, pl.DataFrame):
-        return push.rows
-    if hasattr(push.rows, "__arrow_c_stream__"):
-        return pl.DataFrame(push.rows)
-    raise InvalidError(
-        f"rows for source {push.source} came as {type(push.rows).__name__}; give a list of dicts, a Polars frame or an "
-        "Arrow table",
-        code="bad_rows",
-    )
-
-
-def _entry(part: _Part, checked: Checked, spec: SourceSpec) -> Entry:
+def _entry(part: Part, checked: Checked, spec: SourceSpec) -> Entry:
     """One push's share of a checked batch."""
     offset, end = np.searchsorted(checked.places, [part.start, part.end])
     low, high = np.searchsorted(checked.rejected_places, [part.start, part.end])

@@ -56,6 +56,7 @@ class Rows:
         absent: rows that lack a column altogether, by column.
         ignored: columns of a file that the source does not declare.
         positions: where each row stood, counted from 1; None: 1, 2, 3, …
+        plain: the columns that hold physical values already, all of them good.
     """
 
     height: int
@@ -66,6 +67,7 @@ class Rows:
     faults: tuple[Fault, ...] = ()
     ignored: tuple[str, ...] = ()
     positions: Sequence[int] | None = None
+    plain: frozenset[str] = frozenset()
 
 
 def from_dicts(
@@ -88,12 +90,12 @@ def from_dicts(
             else:
                 ignored |= dict.fromkeys(str(name) for name in row if name not in known)
     objects = [row if isinstance(row, dict) else {} for row in rows] if faults else rows
-    textual = {column.name for column in spec.columns if column.type in _TEXTUAL}
+    textual = textual_columns(spec)
     columns: dict[str, pl.Series] = {}
     unfit: dict[str, Mask] = {}
     absent: dict[str, Mask] = {}
     for name in names:
-        series, odd = _column(name, [row.get(name) for row in objects], textual=name in textual)
+        series, odd = column_of(name, [row.get(name) for row in objects], textual=name in textual)
         columns[name] = series
         if odd is not None:
             unfit[name] = odd
@@ -117,7 +119,13 @@ def _object(row: Any) -> dict[str, Any]:
     return {"": row.text if isinstance(row, BadLine) else row}
 
 
-def _column(name: str, values: list[Any], *, textual: bool) -> tuple[pl.Series, Mask | None]:
+def textual_columns(spec: SourceSpec) -> frozenset[str]:
+    """The columns that hold text, and take nothing else."""
+    return frozenset(column.name for column in spec.columns if column.type in _TEXTUAL)
+
+
+def column_of(name: str, values: list[Any], *, textual: bool) -> tuple[pl.Series, Mask | None]:
+    """JSON values as a column, by their texts where they are of several kinds; and which of them no column reads."""
     kinds = set(map(type, values)) - {type(None)}
     if len(kinds) <= 1:
         dtype = _PLAIN.get(next(iter(kinds))) if kinds else pl.Null()
