@@ -168,6 +168,15 @@ class LakeTables(Protocol):
     def count(self, table: str) -> int:
         """How many rows the table holds; 0 where there is none."""
 
+    def oldest(self, table: str, column: str) -> int | None:
+        """A bound of the least time in a column, µs; None: the table has no such rows, or there is none."""
+
+    def delete_before(self, table: str, column: str, before: int) -> int:
+        """Delete rows whose time in `column` is before `before` µs, a bounded piece of the oldest at a time.
+
+        Idempotent; how many rows went. Versions of the table from before stay readable for a while.
+        """
+
 
 class Applier(Protocol):
     """The online side: features over events. Called by one thread at a time."""

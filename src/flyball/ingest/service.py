@@ -20,6 +20,7 @@ from flyball.ingest.ports import Applier, EventLog, LakeTables, LogTotals
 from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.rejection import redact
+from flyball.ingest.retention import Retention
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError
 
@@ -63,6 +64,7 @@ class Ingest:
         self._config = config or IngestConfig()
         self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
+        self._retention = Retention(lake, clock)
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
         self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
@@ -192,6 +194,10 @@ class Ingest:
                 else self._committer.horizon(name)
                 for name in names
             }
+
+    def retain(self) -> int:
+        """Delete a bounded piece of what is older than its source keeps it; how many rows. 0: nothing is due."""
+        return self._retention.step(self.sources())
 
     def _pending(self) -> list[str]:
         """The sources of the plan, and those that left it with events still in the log."""
