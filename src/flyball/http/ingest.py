@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 ARROW = "application/vnd.apache.arrow.stream"
 INLINE_BYTES = 128 * 1024  # bodies up to here are decoded on the event loop; larger ones on the pool
 POOL_TASKS = 64  # requests that may wait for the pool
+POOL_BYTES = 2 << 30  # of their bodies together; one alone may be larger
 RATE_SECONDS = 10.0
+_POOL_WAIT = 5  # seconds: what waits there is large
 
 Respond = Callable[[Response], None]
 Work = Callable[[], Response]
@@ -53,6 +55,8 @@ class IngestCore(Protocol):
     ) -> Receipt: ...
 
     def feedback_push(self, items: Any, *, idempotency_key: str = "", fingerprint: str = "") -> Push: ...
+
+    def check_backlog(self) -> None: ...
 
     def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]: ...
 
@@ -96,10 +100,10 @@ class IngestApp:
         self._problem = problem
         self._rate = _Rate()
         self._outbox: _Outbox | None = None
-        self._group = GroupCommit(self._append, limits=limits)
+        self._group = GroupCommit(self._append, limits=limits, behind=core.check_backlog)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="ingest-pool")
         self._files = ThreadPoolExecutor(1, thread_name_prefix="ingest-files")
-        self._slots = threading.BoundedSemaphore(POOL_TASKS)
+        self._room = _Room(POOL_TASKS, POOL_BYTES)
         self._handlers: dict[str, Callable[[Request, dict[str, str], Respond], None]] = {
             "healthz": self._healthz,
             "readyz": self._readyz,
@@ -166,7 +170,7 @@ class IngestApp:
                 deliver(_refused(_defect()))
                 raise
 
-        self._start(self._pool, submit_later)
+        self._start(self._pool, submit_later, size)
 
     def _append(self, pushes: Sequence[Push]) -> list[Answer]:
         answers = self._core.append_many(pushes)
@@ -205,7 +209,7 @@ class IngestApp:
                 self._rate.add(receipt.source, receipt.accepted)
             return json_response(receipt.to_data())
 
-        self._later(self._files, load, respond)
+        self._later(self._files, load, respond, len(request.body))
 
     # --- everything else
 
@@ -219,7 +223,7 @@ class IngestApp:
 
     def _metrics(self, request: Request, params: dict[str, str], respond: Respond) -> None:
         def write() -> Response:
-            text = metrics_text(self._core.status(), self._group.counters)
+            text = metrics_text(self._core.status(), self._group.counters, self._group.limits)
             return Response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
         self._later(self._pool, write, respond)
@@ -232,7 +236,9 @@ class IngestApp:
             for source in status["sources"]:
                 source["rate"] = rates.get(source["name"], 0.0)
                 source["declaration"] = specs[source["name"]].to_data()
-            return json_response(status | {"queue": asdict(self._group.counters), "problem": self._problem()})
+                source["backlog"] = status["backlog"]  # of all sources together: a push to any of them is refused
+            queue = asdict(self._group.counters) | {"limits": asdict(self._group.limits)}
+            return json_response(status | {"queue": queue, "problem": self._problem()})
 
         self._later(self._pool, read, respond)
 
@@ -266,7 +272,7 @@ class IngestApp:
             self._outbox = _Outbox(loop)
         return partial(self._outbox.put, respond)
 
-    def _later(self, pool: ThreadPoolExecutor, work: Work, respond: Respond) -> None:
+    def _later(self, pool: ThreadPoolExecutor, work: Work, respond: Respond, size: int = 0) -> None:
         """Run on a thread, answer through the event loop."""
         deliver = self._deliver(respond)
 
@@ -279,22 +285,44 @@ class IngestApp:
                 deliver(_refused(_defect()))
                 raise
 
-        self._start(pool, run)
+        self._start(pool, run, size)
 
-    def _start(self, pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-        if not self._slots.acquire(blocking=False):
-            raise ExhaustedError(
-                f"{POOL_TASKS} requests wait already, which is as many as may",
-                code="queue_full",
-                hint="try again later",
-            )
-        pool.submit(work).add_done_callback(self._ended)
+    def _start(self, pool: ThreadPoolExecutor, work: Callable[[], None], size: int = 0) -> None:
+        self._room.enter(size)
+        pool.submit(work).add_done_callback(lambda task: self._ended(task, size))
 
-    def _ended(self, task: Future[None]) -> None:
-        self._slots.release()
+    def _ended(self, task: Future[None], size: int) -> None:
+        self._room.leave(size)
         error = task.exception()
         if error is not None:
             logger.error("a request was not answered as it should", exc_info=error)
+
+
+class _Room:
+    """How many requests, of how many bytes together, may wait for threads."""
+
+    def __init__(self, tasks: int, size: int) -> None:
+        self._lock = threading.Lock()
+        self._tasks, self._size = tasks, size
+        self.waiting = self.waiting_bytes = 0
+
+    def enter(self, size: int) -> None:
+        """Raises `ExhaustedError` (`queue_full`)."""
+        with self._lock:
+            if self.waiting >= self._tasks or (self.waiting_bytes and self.waiting_bytes + size > self._size):
+                raise ExhaustedError(
+                    f"{self.waiting} requests of {self.waiting_bytes} bytes wait already, which is as many as may",
+                    code="queue_full",
+                    hint="try again later",
+                    details={"retry_after": _POOL_WAIT},
+                )
+            self.waiting += 1
+            self.waiting_bytes += size
+
+    def leave(self, size: int) -> None:
+        with self._lock:
+            self.waiting -= 1
+            self.waiting_bytes -= size
 
 
 class _Rate:
@@ -355,7 +383,8 @@ def _answered(answer: Answer) -> Response:
 def _refused(error: FlyballError) -> Response:
     response = error_response(error)
     if error.kind in (ErrorKind.EXHAUSTED, ErrorKind.UNAVAILABLE):
-        response.headers = (*response.headers, ("retry-after", "1"))
+        wait = error.details.get("retry_after", 1)
+        response.headers = (*response.headers, ("retry-after", str(wait)))
     return response
 
 

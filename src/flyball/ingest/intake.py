@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flyball.define.spec import SourceSpec
+from flyball.ingest.backlog import Backlog
 from flyball.ingest.batching import Batch, Part, read_push
 from flyball.ingest.body import RowReader
 from flyball.ingest.contract import Checked, check
@@ -28,8 +29,9 @@ Progress = Callable[[int, float], None]  # rows so far, and the fraction of the 
 class Intake:
     """The only writer of the log. Safe to call from several threads; commits one after another."""
 
-    def __init__(self, log: EventLog, clock: Clock, *, chunk_rows: int) -> None:
+    def __init__(self, log: EventLog, clock: Clock, backlog: Backlog, *, chunk_rows: int) -> None:
         self._log = log
+        self._backlog = backlog
         self._clock = clock
         self._chunk_rows = chunk_rows
         self._lock = threading.Lock()
@@ -141,6 +143,8 @@ class Intake:
             return
         appended = self._log.append([batch for batch, _ in batches], now=self._clock.now())
         for (batch, parts), where in zip(batches, appended, strict=True):
+            last = where.first_lsn + where.count - 1
+            self._backlog.stored(batch.source, where.first_lsn, last, live=batch.live)
             for part, entry in zip(parts, batch.entries, strict=True):
                 answers[part.place] = receipt_of(
                     batch.source,

@@ -129,6 +129,9 @@ class EventLog(Protocol):
     def last_lsn(self, source: str) -> int:
         """The last LSN given out to the source; 0: none."""
 
+    def live_after(self, source: str, lsn: int) -> int:
+        """How many rows that were pushed, not loaded, the log holds in batches that begin above an LSN."""
+
     def totals(self) -> dict[str, LogTotals]:
         """By source, what was ever taken."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
+from flyball.ingest.backlog import Backlog, BacklogLimits
 from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
 from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
 from flyball.ingest.intake import Intake, Progress
@@ -35,11 +36,13 @@ FEEDBACK = SourceSpec(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestConfig:
-    """Rows of a file's chunk, of one commit to the lake, and of one transaction of the online state."""
+    """Rows of a file's chunk, of one commit to the lake, and of one transaction of the online state; and how far the
+    latter two may be behind."""
 
     chunk_rows: int = 100_000
     commit_rows: int = 250_000
     apply_rows: int = 50_000
+    backlog: BacklogLimits = field(default_factory=BacklogLimits)
 
 
 class Ingest:
@@ -62,9 +65,12 @@ class Ingest:
         self._applier = applier
         self._clock = clock
         self._config = config or IngestConfig()
-        self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows)
+        self._backlog = Backlog(self._config.backlog)
+        self._intake = Intake(log, clock, self._backlog, chunk_rows=self._config.chunk_rows)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
         self._retention = Retention(lake, clock)
+        for name, total in log.totals().items():
+            self._begin(name, total)
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
         self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
@@ -188,12 +194,31 @@ class Ingest:
             self.apply()
             totals = self._log.totals()
             names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
-            return {
-                name: self._committer.commit(name, totals[name].columns)
-                if name in totals
-                else self._committer.horizon(name)
-                for name in names
-            }
+            horizons: dict[str, Horizon] = {}
+            for name in names:
+                if name in totals:
+                    horizons[name] = self._committer.commit(name, totals[name].columns)
+                    self._backlog.flushed(name, horizons[name].lsn)
+                else:
+                    horizons[name] = self._committer.horizon(name)
+            return horizons
+
+    def check_backlog(self) -> None:
+        """Raises `ExhaustedError` (`backlog_full`, `lake_backlog_full`) where too much waits to take more pushes."""
+        self._backlog.check()
+
+    def _begin(self, source: str, total: LogTotals) -> None:
+        """Count what an earlier process left in the log."""
+        applied, flushed = self._applier.applied_lsn(source), max(0, (total.oldest_lsn or total.last_lsn + 1) - 1)
+        applied = max(applied, flushed)  # an online state that was lost is fed from the lake up to there
+        self._backlog.begin(
+            source,
+            stored=total.last_lsn,
+            applied=applied,
+            unapplied=self._log.live_after(source, applied),
+            flushed=flushed,
+            unflushed=self._log.live_after(source, flushed),
+        )
 
     def retain(self) -> int:
         """Delete a bounded piece of what is older than its source keeps it; how many rows. 0: nothing is due."""
@@ -212,6 +237,7 @@ class Ingest:
             frame = pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
             count += self._applier.apply(source, frame)
             after = batches[-1].last_lsn
+            self._backlog.applied(source, after)
             self._applied_until[source] = int(frame["_known_at"][-1])
         return count
 
@@ -301,6 +327,7 @@ class Ingest:
         """
         totals = self._log.totals()
         return self._plan | {
+            "backlog": self._backlog.status(),
             "sources": [self._source_status(spec.name, totals.get(spec.name, LogTotals())) for spec in self.sources()],
         }
 
