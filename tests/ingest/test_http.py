@@ -159,6 +159,12 @@ def test_a_large_body_is_decoded_off_the_loop_with_the_same_answers(call: Caller
     assert call("POST", "/v1/events/Payments", b"[" + b" " * INLINE_BYTES)[1]["error"]["code"] == "bad_body"
 
 
+def test_a_push_that_is_too_large_is_refused_at_once(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyball.http.ingest.PUSH_BYTES", 100)
+    status, answer = call("POST", "/v1/events/Payments", b"[" + b" " * 100 + b"]")
+    assert (status, answer["error"]["code"]) == (413, "body_too_large")
+
+
 def test_a_file_is_the_body_and_its_spool_is_emptied(call: Caller, tmp_path: Path) -> None:
     lines = "id,card,amount,kind,score,items,gift,due,at\n" + "".join(f"f{i},1234,1.5,,,,,,{AT}\n" for i in range(9))
     status, receipt = call("POST", "/v1/files/Payments", lines.encode(), query={"format": "csv"})

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 ARROW = "application/vnd.apache.arrow.stream"
 INLINE_BYTES = 128 * 1024  # bodies up to here are decoded on the event loop; larger ones on the pool
+PUSH_BYTES = 64 * 1024 * 1024  # of one push; a file may be larger
 POOL_TASKS = 64  # requests that may wait for the pool
 POOL_BYTES = 2 << 30  # of their bodies together; one alone may be larger
 RATE_SECONDS = 10.0
@@ -138,6 +139,12 @@ class IngestApp:
 
     def _push_events(self, request: Request, params: dict[str, str], respond: Respond) -> None:
         """Hand the body to the writer as it is; it is read there, so what waits is as large as what was sent."""
+        if len(request.body) > PUSH_BYTES:
+            raise InvalidError(
+                f"a push has {len(request.body)} bytes, and may have {PUSH_BYTES}; nothing was stored",
+                code="body_too_large",
+                hint="send it in several pushes, or as a file: flyball ingest",
+            )
         arrow = request.headers.get("content-type", "").partition(";")[0].strip().lower() == ARROW
         push = Push(
             source=params["source"],

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import signal
 
+import uvloop
+
 from flyball.http.ingest import IngestApp
 from flyball.http.server import Limits, start
 from flyball.ingest.pump import Pump
@@ -52,7 +54,7 @@ def run_ingest(settings: Settings) -> None:
     polling = Loop("plan", follower.step, every=POLL).start()
     pump.start()
     try:
-        asyncio.run(serve(app, settings))
+        uvloop.run(serve(app, settings))
     finally:
         polling.stop()
         app.close()
