@@ -16,7 +16,8 @@ import polars as pl
 import pytest
 
 from flyball.http.access import token_digest
-from flyball.http.ingest import ARROW, INLINE_BYTES, IngestApp, _Room
+from flyball.http.ingest import ARROW, INLINE_BYTES, IngestApp
+from flyball.http.outbox import Room
 from flyball.http.routes import routes_of
 from flyball.http.server import Request, Response, start
 from flyball.ingest.backlog import BacklogLimits
@@ -373,7 +374,7 @@ def test_a_flood_is_refused_with_a_time_to_come_back_holds_no_more_than_its_boun
 
 
 def test_what_waits_for_the_pool_is_bounded_in_bytes() -> None:
-    room = _Room(3, 100)
+    room = Room(3, 100)
     room.enter(500)  # one alone may be larger
     with pytest.raises(ExhaustedError) as caught:
         room.enter(1)

@@ -7,7 +7,6 @@ the disk runs on a small pool, and replies come back through the loop. The serve
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import tempfile
 import threading
@@ -23,13 +22,14 @@ from typing import Any, Protocol
 from flyball.define.spec import SourceSpec
 from flyball.http.access import LOOPBACK_HOSTS, authorize
 from flyball.http.ingest_metrics import metrics_text
+from flyball.http.outbox import Outbox, Room
 from flyball.http.server import Request, Response, error_response, json_response
 from flyball.ingest.body import ArrowBody, JsonBody, json_rows, json_value
 from flyball.ingest.committing import Horizon
 from flyball.ingest.group import Answer, GroupCommit, GroupLimits
 from flyball.ingest.intake import Progress
 from flyball.ingest.receipts import Push, Receipt, fingerprint
-from flyball.kernel.errors import ErrorKind, ExhaustedError, FlyballError, InternalError, InvalidError, from_data
+from flyball.kernel.errors import ErrorKind, FlyballError, InternalError, InvalidError, from_data
 from flyball.kernel.files import translate_os_error
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ PUSH_BYTES = 64 * 1024 * 1024  # of one push; a file may be larger
 POOL_TASKS = 64  # requests that may wait for the pool
 POOL_BYTES = 2 << 30  # of their bodies together; one alone may be larger
 RATE_SECONDS = 10.0
-_POOL_WAIT = 5  # seconds: what waits there is large
 
 Respond = Callable[[Response], None]
 Work = Callable[[], Response]
@@ -100,11 +99,11 @@ class IngestApp:
         self._on_stored = on_stored
         self._problem = problem
         self._rate = _Rate()
-        self._outbox: _Outbox | None = None
+        self._outbox: Outbox | None = None
         self._group = GroupCommit(self._append, limits=limits, behind=core.check_backlog)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="ingest-pool")
         self._files = ThreadPoolExecutor(1, thread_name_prefix="ingest-files")
-        self._room = _Room(POOL_TASKS, POOL_BYTES)
+        self._room = Room(POOL_TASKS, POOL_BYTES)
         self._handlers: dict[str, Callable[[Request, dict[str, str], Respond], None]] = {
             "healthz": self._healthz,
             "readyz": self._readyz,
@@ -276,7 +275,7 @@ class IngestApp:
         """`respond` for other threads: it runs on the loop that is running now."""
         loop = asyncio.get_running_loop()
         if self._outbox is None or self._outbox.loop is not loop:
-            self._outbox = _Outbox(loop)
+            self._outbox = Outbox(loop)
         return partial(self._outbox.put, respond)
 
     def _later(self, pool: ThreadPoolExecutor, work: Work, respond: Respond, size: int = 0) -> None:
@@ -305,33 +304,6 @@ class IngestApp:
             logger.error("a request was not answered as it should", exc_info=error)
 
 
-class _Room:
-    """How many requests, of how many bytes together, may wait for threads."""
-
-    def __init__(self, tasks: int, size: int) -> None:
-        self._lock = threading.Lock()
-        self._tasks, self._size = tasks, size
-        self.waiting = self.waiting_bytes = 0
-
-    def enter(self, size: int) -> None:
-        """Raises `ExhaustedError` (`queue_full`)."""
-        with self._lock:
-            if self.waiting >= self._tasks or (self.waiting_bytes and self.waiting_bytes + size > self._size):
-                raise ExhaustedError(
-                    f"{self.waiting} requests of {self.waiting_bytes} bytes wait already, which is as many as may",
-                    code="queue_full",
-                    hint="try again later",
-                    details={"retry_after": _POOL_WAIT},
-                )
-            self.waiting += 1
-            self.waiting_bytes += size
-
-    def leave(self, size: int) -> None:
-        with self._lock:
-            self.waiting -= 1
-            self.waiting_bytes -= size
-
-
 class _Rate:
     """Accepted events per second over the last seconds, by source."""
 
@@ -356,31 +328,6 @@ class _Rate:
         oldest = time.monotonic() - RATE_SECONDS
         while self._recent and self._recent[0][0] < oldest:
             self._recent.popleft()
-
-
-class _Outbox:
-    """Replies from other threads for one event loop, which is woken once for as many as have gathered."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._waiting: deque[tuple[Respond, Response]] = deque()
-        self._woken = False
-
-    def put(self, respond: Respond, response: Response) -> None:
-        self._waiting.append((respond, response))
-        if not self._woken:
-            self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed, so is the connection
-                self.loop.call_soon_threadsafe(self._send)
-
-    def _send(self) -> None:
-        self._woken = False  # before: what comes while these are sent wakes the loop again
-        while self._waiting:
-            respond, response = self._waiting.popleft()
-            try:
-                respond(response)
-            except Exception:
-                logger.exception("a reply could not be sent")
 
 
 def _answered(answer: Answer) -> Response:

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import cast
 from urllib.parse import parse_qsl
 
@@ -28,6 +27,7 @@ from flyball.http.messages import (
     error_response,
     json_response,
     refusal,
+    status_line,
     status_of,
 )
 from flyball.kernel.errors import FlyballError, InternalError
@@ -403,7 +403,7 @@ class Server:
 
     def encode(self, response: Response, *, head_only: bool, close: bool) -> bytes:
         """The reply as bytes; a header that holds a line break is a defect and is refused."""
-        head = _status_line(response.status) + self._now() + response.content_type.encode("latin-1")
+        head = status_line(response.status) + self._now() + response.content_type.encode("latin-1")
         for name, value in response.headers:
             if "\n" in value or "\r" in value:
                 raise ValueError(f"the header {name} holds a line break")
@@ -440,13 +440,6 @@ async def start(
     server = Server(app, limits or Limits(), asyncio.get_running_loop())
     await server.listen(host, port, reuse_port=reuse_port)
     return server
-
-
-_STATUS_LINES: dict[int, bytes] = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
-
-
-def _status_line(status: int) -> bytes:
-    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
 
 
 def _query(url: bytes) -> dict[str, str]:

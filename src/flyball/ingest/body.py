@@ -48,7 +48,7 @@ class ArrowBody:
         """The table. Raises `InvalidError` (`bad_body`)."""
         try:
             return pl.read_ipc_stream(io.BytesIO(self.data))
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise InvalidError(f"the body is not an Arrow IPC stream: {error}", code="bad_body") from None
 
 

@@ -150,7 +150,7 @@ class GroupCommit:
         except FlyballError as error:
             self.counters.failed += len(pushes)
             return [error] * len(pushes)
-        except Exception:
+        except BaseException:  # a panic of Polars is no Exception, and this thread must outlive it
             if len(pushes) > 1:  # one that trips over a defect of ours must not take the others with it
                 return [answer for push in pushes for answer in self._write([push])]
             logger.exception("a push was not stored", extra={"source": pushes[0].source})
