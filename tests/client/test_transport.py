@@ -1,6 +1,7 @@
 import datetime as dt
 import json
 from decimal import Decimal
+from typing import Any
 
 import httpx
 import numpy as np
@@ -109,3 +110,37 @@ def test_values_that_users_hold_are_encoded() -> None:
     assert json.loads(encode(data)) == {"a": 0.5, "b": "1.20", "c": "2024-01-02T00:00:00Z", "d": None}
     with pytest.raises(InvalidError):
         encode({"x": object()})
+
+
+def test_a_busy_platform_is_asked_again_when_it_said_with_the_same_key_a_bounded_number_of_times() -> None:
+    keys: list[str] = []
+    busy = httpx.Response(429, headers={"Retry-After": "7"}, json={"error": {"code": "queue_full", "message": "m"}})
+    answers = [busy, busy, httpx.Response(200, json={"accepted": 1})]
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["Idempotency-Key"])
+        return answers[min(len(keys), len(answers)) - 1]
+
+    pauses: list[float] = []
+    sent: dict[str, Any] = {"json": [1], "headers": {"Idempotency-Key": "k"}, "idempotent": True}
+    assert transport(httpx.MockTransport(handle), pauses).request("POST", f"{URL}/x", **sent) == {"accepted": 1}
+    assert (keys, pauses) == (["k"] * 3, [7.0, 7.0])
+    answers[:] = [busy]
+    keys.clear()
+    pauses.clear()
+    with pytest.raises(FlyballError, match="m"):
+        transport(httpx.MockTransport(handle), pauses).request("POST", f"{URL}/x", **sent)
+    assert (len(keys), len(pauses)) == (ATTEMPTS, ATTEMPTS - 1)
+
+
+@pytest.mark.parametrize(("status", "header", "idempotent"), [(429, "", True), (500, "1", True), (429, "1", False)])
+def test_a_refusal_without_a_time_or_of_what_must_not_be_repeated_is_final(
+    status: int, header: str, idempotent: bool
+) -> None:
+    answer = httpx.Response(status, headers={"Retry-After": header} if header else {}, json={"error": {"message": "m"}})
+    pauses: list[float] = []
+    with pytest.raises(FlyballError):
+        transport(httpx.MockTransport(lambda request: answer), pauses).request(
+            "POST", f"{URL}/x", idempotent=idempotent
+        )
+    assert pauses == []

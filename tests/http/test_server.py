@@ -349,3 +349,33 @@ def test_a_header_with_a_line_break_never_leaves() -> None:
             assert (await replies(reader, 1))[0][0] == 500
 
     run(test)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async def turn() -> None:
+        while not condition():
+            await asyncio.sleep(0)
+
+    await asyncio.wait_for(turn(), 5)
+
+
+def test_bodies_on_their_way_are_bounded_together_and_the_room_comes_back() -> None:
+    async def test() -> None:
+        head = b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 80\r\n\r\n"
+        async with serving(echo, receiving_bytes=100) as server:
+            async with connected(server) as (_, slow), connected(server) as (reader, writer):
+                slow.write(head + b"x" * 60)
+                await until(lambda: server.receiving == 60)
+                writer.write(head + b"x" * 60)
+                answer = await asyncio.wait_for(reader.read(), 5)
+                assert answer.startswith(b"HTTP/1.1 429 ")
+                assert b"retry-after: 5" in answer
+                assert b"receiving_full" in answer
+                assert server.receiving == 60
+            await until(lambda: server.receiving == 0)
+            async with connected(server) as (reader, writer):
+                writer.write(head + b"x" * 80)
+                assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 200 ")
+                assert server.receiving == 0
+
+    run(test)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from flyball.ingest.group import Answer, GroupCommit, GroupLimits
@@ -31,6 +32,8 @@ class Recorder:
         assert self.go.wait(DEADLINE)
         if any(push.source == "defect" for push in pushes):
             raise ZeroDivisionError
+        if any(push.source == "panic" for push in pushes):
+            raise pl.exceptions.PanicException("panic")
         if any(push.source == "full" for push in pushes):
             raise ExhaustedError("full", code="disk_full")
         return [Receipt(source=push.source) for push in pushes]
@@ -86,11 +89,11 @@ def test_a_push_that_trips_over_a_defect_fails_alone_and_a_full_disk_fails_all()
     recorder, answers = Recorder(), list[Answer]()
     recorder.go.set()
     group = GroupCommit(recorder)
-    for name in ("a", "defect", "b"):
+    for name in ("a", "defect", "panic", "b"):
         group.submit(Push(source=name, rows=[]), 1, answers.append)
     group.start()
     group.stop()
-    assert [a.code if isinstance(a, FlyballError) else a.source for a in answers] == ["a", "internal", "b"]
+    assert [a.code if isinstance(a, FlyballError) else a.source for a in answers] == ["a", "internal", "internal", "b"]
     answers.clear()
     group = GroupCommit(recorder)
     for name in ("a", "full"):

@@ -17,12 +17,15 @@ import pytest
 
 from flyball.http.access import token_digest
 from flyball.http.ingest import ARROW, INLINE_BYTES, IngestApp
+from flyball.http.outbox import Room
 from flyball.http.routes import routes_of
 from flyball.http.server import Request, Response, start
+from flyball.ingest.backlog import BacklogLimits
 from flyball.ingest.group import Answer, GroupLimits
 from flyball.ingest.pump import Pump
 from flyball.ingest.receipts import Push
-from flyball.ingest.service import Ingest
+from flyball.ingest.service import Ingest, IngestConfig
+from flyball.kernel.errors import ExhaustedError
 from tests.ingest.sources import NOW, PAYMENTS, SECOND, make_ingest, payment
 
 DEADLINE = 20.0
@@ -155,6 +158,12 @@ def test_a_large_body_is_decoded_off_the_loop_with_the_same_answers(call: Caller
     assert len(msgspec.json.encode(rows)) > INLINE_BYTES
     assert call("POST", "/v1/events/Payments", rows)[1]["accepted"] == 3_000
     assert call("POST", "/v1/events/Payments", b"[" + b" " * INLINE_BYTES)[1]["error"]["code"] == "bad_body"
+
+
+def test_a_push_that_is_too_large_is_refused_at_once(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyball.http.ingest.PUSH_BYTES", 100)
+    status, answer = call("POST", "/v1/events/Payments", b"[" + b" " * 100 + b"]")
+    assert (status, answer["error"]["code"]) == (413, "body_too_large")
 
 
 def test_a_file_is_the_body_and_its_spool_is_emptied(call: Caller, tmp_path: Path) -> None:
@@ -346,3 +355,90 @@ def test_a_real_client_over_a_real_socket(ingest: Ingest, tmp_path: Path) -> Non
     app.close()
     pump.stop()
     assert ingest.events("Payments").height == 20
+
+
+def test_pushes_of_several_forms_at_one_moment_keep_their_order_and_their_own_errors(
+    ingest: Ingest, tmp_path: Path
+) -> None:
+    buffers = []
+    for number in (3, 4):
+        buffers.append(io.BytesIO())
+        pl.DataFrame({"page": [f"t{number}"], "at": [AT]}).write_ipc_stream(buffers[-1])
+    bodies: list[tuple[Any, dict[str, str]]] = [
+        ([{"page": "a", "at": AT}], {}),
+        ({"rows": [{"page": "b", "at": AT}, {"page": 5, "at": AT}]}, {}),
+        (b"[{", {}),
+        ([{"page": "c", "at": AT, "more": 1}, {"page": "d", "at": AT}], {}),
+        (buffers[0].getvalue(), {"content_type": ARROW}),
+        (buffers[1].getvalue(), {"content_type": ARROW}),
+        (b"ARROW1", {"content_type": ARROW}),
+        ([{"page": "e", "at": AT}], {}),
+    ]
+    slow = Slow(ingest)
+    app = IngestApp(slow, TOKENS, spool=tmp_path / "spool")
+    caller = Caller(app)
+    slow.go.set()
+    answers = caller.many([("POST", "/v1/events/Clicks", body, "both", None, more) for body, more in bodies])
+    app.close()
+    assert [status for status, _ in answers] == [200, 200, 400, 200, 200, 200, 400, 200]
+    assert [a.get("accepted") for _, a in answers] == [1, 1, None, 1, 1, 1, None, 1]
+    assert answers[1][1]["examples"][0]["position"] == 2
+    assert answers[1][1]["examples"][0]["row"] == {"page": 5, "at": AT}
+    ingest.apply()
+    assert ingest.events("Clicks")["page"].to_list() == ["a", "b", "d", "t3", "t4", "e"]
+
+
+def test_a_flood_is_refused_with_a_time_to_come_back_holds_no_more_than_its_bounds_and_ends(tmp_path: Path) -> None:
+    config = IngestConfig(backlog=BacklogLimits(unapplied=40, unflushed=1_000))
+    ingest = make_ingest(tmp_path, config=config)
+    limits = GroupLimits(queue_pushes=4, queue_bytes=2_000)
+    app = IngestApp(ingest, TOKENS, spool=tmp_path / "spool", limits=limits)
+    caller = Caller(app)
+    peak = [0, 0]
+
+    async def flood() -> list[Response]:
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Response]] = []
+        for number in range(400):
+            futures.append(loop.create_future())
+            app(
+                caller._request("POST", "/v1/events/Payments", [payment(number)], "both", None, {}),
+                futures[-1].set_result,
+            )
+            peak[0] = max(peak[0], app._group.counters.waiting)
+            peak[1] = max(peak[1], app._group.counters.waiting_bytes)
+            if number % 4 == 3:
+                await asyncio.wait_for(asyncio.gather(*futures[-4:]), DEADLINE)
+        return await asyncio.wait_for(asyncio.gather(*futures), DEADLINE)
+
+    responses = asyncio.run(flood())
+    taken = [r for r in responses if r.status == 200]
+    refused = [r for r in responses if r.status == 429]
+    assert len(taken) + len(refused) == 400
+    assert 40 <= len(taken) <= 44, "the backlog, and what was in the queue when it was full"
+    assert all(1 <= int(dict(r.headers)["retry-after"]) <= 60 for r in refused)
+    assert {msgspec.json.decode(r.body)["error"]["code"] for r in refused} == {"backlog_full"}
+    assert peak[0] <= 4
+    assert peak[1] <= 2_000
+    text = caller("GET", "/metrics")[1]
+    assert f"flyball_ingest_pushes_refused_behind_total {len(refused)}\n" in text
+    assert f"flyball_ingest_unapplied_events {len(taken)}\n" in text
+    assert "flyball_ingest_unapplied_events_limit 40\n" in text
+    assert "flyball_ingest_queue_pushes_limit 4\n" in text
+    ingest.apply()
+    assert caller("POST", "/v1/events/Payments", [payment(1_000)])[0] == 200
+    assert caller("GET", "/v1/sources")[1]["sources"][0]["backlog"]["unapplied"] == 1
+    app.close()
+
+
+def test_what_waits_for_the_pool_is_bounded_in_bytes() -> None:
+    room = Room(3, 100)
+    room.enter(500)  # one alone may be larger
+    with pytest.raises(ExhaustedError) as caught:
+        room.enter(1)
+    assert caught.value.details["retry_after"] >= 1
+    room.leave(500)
+    for size in (60, 40, 0):
+        room.enter(size)
+    with pytest.raises(ExhaustedError, match="3 requests of 100 bytes"):
+        room.enter(0)

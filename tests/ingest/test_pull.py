@@ -16,7 +16,7 @@ import pytest
 
 from flyball.define.spec import ColumnSpec, KnownSpec, OriginSpec, SourceSpec
 from flyball.http.ingest_metrics import metrics_text
-from flyball.ingest.group import GroupCounters
+from flyball.ingest.group import GroupCounters, GroupLimits
 from flyball.ingest.pull import Puller, pause
 from flyball.ingest.service import Ingest, IngestConfig
 from flyball.kernel.clock import ManualClock
@@ -367,7 +367,7 @@ def test_the_secret_is_nowhere_to_be_seen(postgres: Postgres, tmp_path: Path, ca
             ingest.pull("Orders")
         error = caught.value
         shown += [str(error), json.dumps(error.to_data()), json.dumps(ingest.status()), ingest._log.position("Orders")]
-        shown += [repr(error.__cause__), metrics_text(ingest.status(), GroupCounters())]
+        shown += [repr(error.__cause__), metrics_text(ingest.status(), GroupCounters(), GroupLimits())]
         puller = Puller(ingest.pulls)
         puller.use({"Orders": ORDERS.origin})  # type: ignore[dict-item]
         failed = source(ingest)["pull"]["failed"]
@@ -392,7 +392,9 @@ def test_a_database_that_is_down_is_said_and_found_again(postgres: Postgres, tmp
             with pytest.raises(UnavailableError, match="the database behind PG_DSN does not answer"):
                 ingest.pull("Orders")
             assert source(ingest)["pull"]["failures"] == failures
-        assert 'flyball_ingest_pull_failures{source="Orders"} 2' in metrics_text(ingest.status(), GroupCounters())
+        assert 'flyball_ingest_pull_failures{source="Orders"} 2' in metrics_text(
+            ingest.status(), GroupCounters(), GroupLimits()
+        )
     finally:
         postgres.start()
     assert ingest.pull("Orders").received == 0

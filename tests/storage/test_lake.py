@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,3 +96,55 @@ def test_a_commit_whose_writer_died_before_it_was_on_disk_is_synced_by_the_next(
         assert not again.append("S", rows(2), app_id="S", version=2)
         assert f"{1:020}.json" in synced
         assert any(name.endswith(".parquet") for name in synced)
+
+
+def test_a_table_that_grows_by_small_commits_stays_cheap_to_open_and_to_read(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path, compact_at=8)
+    commits, each = 150, 20
+    for number in range(commits):
+        first = number * each + 1
+        lake.append("S", rows(*range(first, first + each)), app_id="S", version=first + each - 1)
+    lake.append("Compacted", lake.scan("S").collect(), app_id="S", version=1)
+    size = {name: sum(sizes(tmp_path / name)) for name in ("S", "Compacted")}
+    assert lake.files("S") <= 10
+    assert size["S"] <= 2 * size["Compacted"]
+    narrow = pl.DataFrame(DeltaTable(str(tmp_path / "S")).get_add_actions(flatten=True))
+    touched = narrow.filter((pl.col("min._lsn") <= 1_510) & (pl.col("max._lsn") >= 1_500))
+    assert touched.height <= 2, "the ranges of the files do not overlap"
+    log = tmp_path / "S" / "_delta_log"
+    newest = json.loads((log / "_last_checkpoint").read_text())["version"]
+    assert lake.table_version("S") - newest < lake_module.CHECKPOINT_EVERY
+    assert (log / f"{newest:020}.checkpoint.parquet").exists()
+    fresh = DeltaLake(tmp_path)
+    assert (fresh.count("S"), fresh.version("S", "S")) == (commits * each, commits * each)
+    assert fresh.read("S")["_lsn"].to_list() == list(range(1, commits * each + 1))
+
+
+def test_files_that_were_merged_stay_for_a_day_and_go_then_by_themselves(tmp_path: Path) -> None:
+    now = [0.0]
+    lake = DeltaLake(tmp_path, compact_at=4, monotonic=lambda: now[0])
+    for number in range(1, 7):
+        lake.append("S", rows(number), app_id="S", version=number)
+    pinned, there = lake.table_version("S"), len(sizes_on_disk(tmp_path / "S"))
+    assert there == 7
+    for number in range(7, 10):
+        lake.append("S", rows(number), app_id="S", version=number)
+    assert len(pl.scan_delta(DeltaTable(str(tmp_path / "S"), version=pinned)).collect()) == 6
+    eager = DeltaLake(tmp_path, compact_at=4, keep_hours=0, monotonic=lambda: now[0])
+    eager.append("S", rows(10), app_id="S", version=10)
+    assert len(sizes_on_disk(tmp_path / "S")) == eager.files("S"), "the first append of a process looks"
+    for number in range(11, 16):
+        eager.append("S", rows(number), app_id="S", version=number)
+    assert len(sizes_on_disk(tmp_path / "S")) > eager.files("S")
+    now[0] += lake_module.VACUUM_SECONDS
+    eager.append("S", rows(16), app_id="S", version=16)
+    assert len(sizes_on_disk(tmp_path / "S")) == eager.files("S"), "and another one once in an hour"
+    assert DeltaLake(tmp_path).read("S")["_lsn"].to_list() == list(range(1, 17))
+
+
+def sizes(table: Path) -> list[int]:
+    return list(DeltaTable(str(table)).get_add_actions(flatten=True).column("size_bytes").to_pylist())
+
+
+def sizes_on_disk(table: Path) -> list[int]:
+    return [path.stat().st_size for path in table.glob("*.parquet")]

@@ -31,6 +31,13 @@ def told(now: dict[str, Any], url: str) -> str:
     if now.get("console"):
         parts[0] += f"\nconsole {now['console']}"
     parts.append("\n".join(f"{s.name:9} {s.value} {s.unit}  {' · '.join(s.lines)}" for s in stages(now)))  # type: ignore[arg-type]
+    waiting = next((s["backlog"] for s in now.get("sources") or [] if s.get("backlog")), None)
+    if waiting:
+        parts.append(
+            f"ingest: {number(waiting['unapplied'])} pushed events wait to be applied, "
+            f"{number(waiting['unflushed'])} for the lake; beyond {number(waiting['unapplied_limit'])} and "
+            f"{number(waiting['unflushed_limit'])} pushes are refused"
+        )
     services = [
         (
             s.get("name"),

@@ -21,6 +21,7 @@ from flyball.kernel.settings import ClientSettings
 
 ATTEMPTS = 4
 FIRST_PAUSE = 0.1  # seconds; doubled at each further attempt
+LONGEST_PAUSE = 60.0  # seconds that a busy platform may ask for
 
 
 def plain(value: Any) -> Any:
@@ -104,7 +105,11 @@ class Transport:
         idempotent: bool = False,
         timeout: float | None = None,
     ) -> Any:
-        """Send one request and decode its answer; an idempotent one is sent again when its connection is lost."""
+        """Send one request and decode its answer.
+
+        An idempotent one is sent again, a bounded number of times, when its connection is lost, and when the platform
+        is busy and says after how long to come back.
+        """
         sent = dict(headers or {})
         body = content
         if json is not None:
@@ -127,8 +132,19 @@ class Transport:
                     raise ours from error
                 self._sleep(FIRST_PAUSE * 2 ** (attempt - 1))
             else:
-                return decode(response)
+                pause = retry_after(response)
+                if not repeatable or pause is None or attempt == ATTEMPTS:
+                    return decode(response)
+                self._sleep(pause)
         raise AssertionError("unreachable")  # pragma: no cover
+
+
+def retry_after(response: httpx.Response) -> float | None:
+    """The seconds after which a busy platform takes the request; None: it did not say so."""
+    text = response.headers.get("Retry-After", "")
+    if response.status_code not in (429, 503) or not text.isdecimal():
+        return None
+    return min(float(text), LONGEST_PAUSE)
 
 
 def decode(response: httpx.Response) -> Any:

@@ -7,9 +7,6 @@ the disk runs on a small pool, and replies come back through the loop. The serve
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import io
 import logging
 import tempfile
 import threading
@@ -22,26 +19,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-import polars as pl
-
 from flyball.define.spec import SourceSpec
 from flyball.http import quarantine
 from flyball.http.access import LOOPBACK_HOSTS, authorize
 from flyball.http.ingest_metrics import metrics_text
+from flyball.http.outbox import Outbox, Room
 from flyball.http.server import Request, Response, error_response, json_response
+from flyball.ingest.body import ArrowBody, JsonBody, json_rows, json_value
 from flyball.ingest.committing import Horizon
 from flyball.ingest.group import Answer, GroupCommit, GroupLimits
 from flyball.ingest.intake import Progress
-from flyball.ingest.receipts import Push, Receipt
-from flyball.kernel.errors import ErrorKind, ExhaustedError, FlyballError, InternalError, InvalidError, from_data
+from flyball.ingest.receipts import Push, Receipt, fingerprint
+from flyball.kernel.errors import ErrorKind, FlyballError, InternalError, InvalidError, from_data
 from flyball.kernel.files import translate_os_error
 
 logger = logging.getLogger(__name__)
 
 ARROW = "application/vnd.apache.arrow.stream"
 INLINE_BYTES = 128 * 1024  # bodies up to here are decoded on the event loop; larger ones on the pool
+PUSH_BYTES = 64 * 1024 * 1024  # of one push; a file may be larger
 POOL_TASKS = 64  # requests that may wait for the pool
+POOL_BYTES = 2 << 30  # of their bodies together; one alone may be larger
 RATE_SECONDS = 10.0
 
 Respond = Callable[[Response], None]
@@ -60,6 +58,8 @@ class IngestCore(quarantine.QuarantineCore, Protocol):
     def feedback_push(self, items: Any, *, idempotency_key: str = "", fingerprint: str = "") -> Push: ...
 
     def pull(self, source: str) -> Receipt: ...
+
+    def check_backlog(self) -> None: ...
 
     def flush(self, sources: Sequence[str] | None = None) -> dict[str, Horizon]: ...
 
@@ -104,10 +104,11 @@ class IngestApp:
         self._on_stored = on_stored
         self._problem = problem
         self._rate = _Rate()
-        self._group = GroupCommit(self._append, limits=limits)
+        self._outbox: Outbox | None = None
+        self._group = GroupCommit(self._append, limits=limits, behind=core.check_backlog)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="ingest-pool")
         self._files = ThreadPoolExecutor(1, thread_name_prefix="ingest-files")
-        self._slots = threading.BoundedSemaphore(POOL_TASKS)
+        self._room = Room(POOL_TASKS, POOL_BYTES)
         self._handlers: dict[str, Callable[[Request, dict[str, str], Respond], None]] = {
             "healthz": self._healthz,
             "readyz": self._readyz,
@@ -146,39 +147,31 @@ class IngestApp:
     # --- pushes
 
     def _push_events(self, request: Request, params: dict[str, str], respond: Respond) -> None:
-        key, source = request.headers.get("idempotency-key", ""), params["source"]
-
-        def decode() -> Push:
-            return Push(
-                source=source,
-                rows=_events(request),
-                idempotency_key=key,
-                fingerprint=_digest(request.body) if key else "",
+        """Hand the body to the writer as it is; it is read there, so what waits is as large as what was sent."""
+        if len(request.body) > PUSH_BYTES:
+            raise InvalidError(
+                f"a push has {len(request.body)} bytes, and may have {PUSH_BYTES}; nothing was stored",
+                code="body_too_large",
+                hint="send it in several pushes, or as a file: flyball ingest",
             )
-
-        self._push(request, decode, respond)
+        arrow = request.headers.get("content-type", "").partition(";")[0].strip().lower() == ARROW
+        push = Push(
+            source=params["source"],
+            rows=ArrowBody(request.body) if arrow else JsonBody(request.body),
+            idempotency_key=request.headers.get("idempotency-key", ""),
+        )
+        deliver = self._deliver(respond)
+        self._group.submit(push, len(request.body), lambda answer: deliver(_answered(answer)))
 
     def _push_feedback(self, request: Request, _: dict[str, str], respond: Respond) -> None:
-        key = request.headers.get("idempotency-key", "")
-
-        def decode() -> Push:
-            items = _json_rows(request.body, wrappers=("items",))
-            return self._core.feedback_push(
-                items, idempotency_key=key, fingerprint=_digest(request.body) if key else ""
-            )
-
-        self._push(request, decode, respond)
-
-    def _push(self, request: Request, decode: Callable[[], Push], respond: Respond) -> None:
-        """Decode, hand to the writer, answer when it has committed."""
-        deliver = _through_loop(respond)
-        size = len(request.body)
-
-        def done(answer: Answer) -> None:
-            deliver(_refused(answer) if isinstance(answer, FlyballError) else json_response(answer.to_data()))
+        deliver, size = self._deliver(respond), len(request.body)
 
         def submit() -> None:
-            self._group.submit(decode(), size, done)
+            items = json_rows(request.body, wrappers=("items",))
+            key = request.headers.get("idempotency-key", "")
+            print_ = fingerprint(JsonBody(request.body)) if key else ""
+            push = self._core.feedback_push(items, idempotency_key=key, fingerprint=print_)
+            self._group.submit(push, size, lambda answer: deliver(_answered(answer)))
 
         if size <= INLINE_BYTES:
             submit()  # its errors are answered by the caller
@@ -193,7 +186,7 @@ class IngestApp:
                 deliver(_refused(_defect()))
                 raise
 
-        self._start(self._pool, submit_later)
+        self._start(self._pool, submit_later, size)
 
     def _append(self, pushes: Sequence[Push]) -> list[Answer]:
         answers = self._core.append_many(pushes)
@@ -232,7 +225,7 @@ class IngestApp:
                 self._rate.add(receipt.source, receipt.accepted)
             return json_response(receipt.to_data())
 
-        self._later(self._files, load, respond)
+        self._later(self._files, load, respond, len(request.body))
 
     def _pull_source(self, request: Request, params: dict[str, str], respond: Respond) -> None:
         def pull() -> Response:
@@ -255,7 +248,7 @@ class IngestApp:
 
     def _metrics(self, request: Request, params: dict[str, str], respond: Respond) -> None:
         def write() -> Response:
-            text = metrics_text(self._core.status(), self._group.counters)
+            text = metrics_text(self._core.status(), self._group.counters, self._group.limits)
             return Response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
 
         self._later(self._pool, write, respond)
@@ -268,7 +261,9 @@ class IngestApp:
             for source in status["sources"]:
                 source["rate"] = rates.get(source["name"], 0.0)
                 source["declaration"] = specs[source["name"]].to_data()
-            return json_response(status | {"queue": asdict(self._group.counters), "problem": self._problem()})
+                source["backlog"] = status["backlog"]  # of all sources together: a push to any of them is refused
+            queue = asdict(self._group.counters) | {"limits": asdict(self._group.limits)}
+            return json_response(status | {"queue": queue, "problem": self._problem()})
 
         self._later(self._pool, read, respond)
 
@@ -293,7 +288,7 @@ class IngestApp:
         self._later(self._pool, work, respond)
 
     def _flush(self, request: Request, params: dict[str, str], respond: Respond) -> None:
-        body = _json(request.body) if request.body else {}
+        body = json_value(request.body) if request.body else {}
         names = body.get("sources") if isinstance(body, dict) else body
         if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise InvalidError(
@@ -307,7 +302,7 @@ class IngestApp:
 
     def _erase(self, request: Request, params: dict[str, str], respond: Respond) -> None:
         """Digests in, counts out: the value itself never comes here."""
-        body = _json(request.body)
+        body = json_value(request.body)
         if not isinstance(body, dict) or not isinstance(body.get("digests"), list) or not body.get("column"):
             raise InvalidError('send {"column": name, "digests": [digest]}', code="bad_body")
         source, column = params["source"], str(body["column"])
@@ -324,9 +319,16 @@ class IngestApp:
 
     # --- threads
 
-    def _later(self, pool: ThreadPoolExecutor, work: Work, respond: Respond) -> None:
+    def _deliver(self, respond: Respond) -> Respond:
+        """`respond` for other threads: it runs on the loop that is running now."""
+        loop = asyncio.get_running_loop()
+        if self._outbox is None or self._outbox.loop is not loop:
+            self._outbox = Outbox(loop)
+        return partial(self._outbox.put, respond)
+
+    def _later(self, pool: ThreadPoolExecutor, work: Work, respond: Respond, size: int = 0) -> None:
         """Run on a thread, answer through the event loop."""
-        deliver = _through_loop(respond)
+        deliver = self._deliver(respond)
 
         def run() -> None:
             try:
@@ -337,19 +339,14 @@ class IngestApp:
                 deliver(_refused(_defect()))
                 raise
 
-        self._start(pool, run)
+        self._start(pool, run, size)
 
-    def _start(self, pool: ThreadPoolExecutor, work: Callable[[], None]) -> None:
-        if not self._slots.acquire(blocking=False):
-            raise ExhaustedError(
-                f"{POOL_TASKS} requests wait already, which is as many as may",
-                code="queue_full",
-                hint="try again later",
-            )
-        pool.submit(work).add_done_callback(self._ended)
+    def _start(self, pool: ThreadPoolExecutor, work: Callable[[], None], size: int = 0) -> None:
+        self._room.enter(size)
+        pool.submit(work).add_done_callback(lambda task: self._ended(task, size))
 
-    def _ended(self, task: Future[None]) -> None:
-        self._slots.release()
+    def _ended(self, task: Future[None], size: int) -> None:
+        self._room.leave(size)
         error = task.exception()
         if error is not None:
             logger.error("a request was not answered as it should", exc_info=error)
@@ -381,64 +378,20 @@ class _Rate:
             self._recent.popleft()
 
 
-def _through_loop(respond: Respond) -> Respond:
-    """`respond` for other threads: it runs on the loop that is running now, or not at all when that has ended."""
-    loop = asyncio.get_running_loop()
-
-    def deliver(response: Response) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, so is the connection
-            loop.call_soon_threadsafe(respond, response)
-
-    return deliver
+def _answered(answer: Answer) -> Response:
+    return _refused(answer) if isinstance(answer, FlyballError) else json_response(answer)
 
 
 def _refused(error: FlyballError) -> Response:
     response = error_response(error)
     if error.kind in (ErrorKind.EXHAUSTED, ErrorKind.UNAVAILABLE):
-        response.headers = (*response.headers, ("retry-after", "1"))
+        wait = error.details.get("retry_after", 1)
+        response.headers = (*response.headers, ("retry-after", str(wait)))
     return response
 
 
 def _defect() -> InternalError:
     return InternalError("the request failed because of a defect of ours; the log of ingest has the details")
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
-
-
-def _events(request: Request) -> Any:
-    """The rows of a push: an Arrow IPC stream by its content type, else JSON."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == ARROW:
-        try:
-            return pl.read_ipc_stream(io.BytesIO(request.body))
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InvalidError(f"the body is not an Arrow IPC stream: {error}", code="bad_body") from None
-    return _json_rows(request.body, wrappers=("events", "rows"))
-
-
-def _json_rows(body: bytes, *, wrappers: Sequence[str]) -> list[Any]:
-    """An array as it is, one object as one row, `{"events": […]}` as the array in it."""
-    data = _json(body)
-    if isinstance(data, dict) and len(data) == 1 and isinstance(data.get(next(iter(data))), list):
-        name = next(iter(data))
-        data = data[name] if name in wrappers else data
-    if isinstance(data, dict):
-        return [data]
-    if not isinstance(data, list):
-        raise InvalidError(
-            f"the body is {type(data).__name__}; send an object, an array of objects, or "
-            f'{{"{wrappers[0]}": [objects]}}',
-            code="bad_body",
-        )
-    return data
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
-        raise InvalidError(f"the body is not JSON: {error}; nothing was stored", code="bad_body") from None
 
 
 def _named(error: FlyballError, stored: str, given: str) -> FlyballError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from flyball.ingest.group import GroupCounters
+from flyball.ingest.group import GroupCounters, GroupLimits
 
 _SOURCES = (
     ("flyball_ingest_events_total", "counter", "rows", "Events accepted, all time."),
@@ -39,14 +39,30 @@ _WRITER = (
     ("flyball_ingest_commits_total", "counter", "commits", "Transactions of pushes."),
     ("flyball_ingest_pushes_total", "counter", "pushes", "Pushes that came to the writer."),
     ("flyball_ingest_pushes_refused_total", "counter", "refused", "Pushes refused because the queue was full."),
+    (
+        "flyball_ingest_pushes_refused_behind_total",
+        "counter",
+        "refused_behind",
+        "Pushes refused because applying or the lake was too far behind.",
+    ),
     ("flyball_ingest_pushes_failed_total", "counter", "failed", "Pushes that could not be stored."),
     ("flyball_ingest_queue_pushes", "gauge", "waiting", "Pushes that wait for the writer."),
     ("flyball_ingest_queue_bytes", "gauge", "waiting_bytes", "Bytes of the bodies of those."),
 )
+_LIMITS = (
+    ("flyball_ingest_queue_pushes_limit", "queue_pushes", "Pushes that may wait for the writer."),
+    ("flyball_ingest_queue_bytes_limit", "queue_bytes", "Bytes of the bodies that may wait for the writer."),
+)
+_BACKLOG = (
+    ("flyball_ingest_unapplied_events", "unapplied", "Pushed events that wait to be applied."),
+    ("flyball_ingest_unapplied_events_limit", "unapplied_limit", "As many may; beyond, pushes are refused."),
+    ("flyball_ingest_unflushed_events", "unflushed", "Pushed events that wait for the lake."),
+    ("flyball_ingest_unflushed_events_limit", "unflushed_limit", "As many may; beyond, pushes are refused."),
+)
 
 
-def metrics_text(status: Mapping[str, Any], counters: GroupCounters) -> str:
-    """`Ingest.status()` and the writer's counters, as text."""
+def metrics_text(status: Mapping[str, Any], counters: GroupCounters, limits: GroupLimits) -> str:
+    """`Ingest.status()`, the writer's counters and its limits, as text."""
     sources = status["sources"]
     lines: list[str] = []
     for name, kind, field, text in _SOURCES:
@@ -59,6 +75,10 @@ def metrics_text(status: Mapping[str, Any], counters: GroupCounters) -> str:
             lines += _family(name, kind, text, [(f'{{source="{s["name"]}"}}', s[part][field]) for s in there])
     for name, kind, field, text in _WRITER:
         lines += _family(name, kind, text, [("", getattr(counters, field))])
+    for name, field, text in _LIMITS:
+        lines += _family(name, "gauge", text, [("", getattr(limits, field))])
+    for name, field, text in _BACKLOG:
+        lines += _family(name, "gauge", text, [("", status["backlog"][field])])
     return "\n".join(lines) + "\n"
 
 

@@ -71,3 +71,11 @@ def refusal(status: int, code: str, message: str, path: str = "") -> Response:
     """An error of the protocol itself, which has no kind in the tree of errors."""
     body: Any = {"code": code, "kind": ErrorKind.INVALID.value, "message": message}
     return json_response({"error": message if path.startswith("/v2") else body}, status)
+
+
+_STATUS_LINES: dict[int, bytes] = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+
+
+def status_line(status: int) -> bytes:
+    """The first line of a reply."""
+    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()

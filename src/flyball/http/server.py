@@ -13,7 +13,6 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import cast
 from urllib.parse import parse_qsl
 
@@ -28,6 +27,7 @@ from flyball.http.messages import (
     error_response,
     json_response,
     refusal,
+    status_line,
     status_of,
 )
 from flyball.kernel.errors import FlyballError, InternalError
@@ -53,10 +53,14 @@ LINGER_SECONDS = 2.0  # how long a refused client may go on sending before its c
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one server takes. Beyond it a client gets 431, 413, 503 or 408; `pipeline` only stops the reading."""
+    """What one server takes. Beyond it a client gets 431, 413, 429, 503 or 408; `pipeline` only stops the reading.
+
+    `receiving_bytes` is of the bodies that are not complete yet, of all connections together.
+    """
 
     header_bytes: int = 32 * 1024
     body_bytes: int = 64 * 1024 * 1024
+    receiving_bytes: int = 4 * 1024**3
     connections: int = 4096
     pipeline: int = 128
     idle_seconds: float = 75.0  # nothing received and nothing owed
@@ -124,6 +128,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._received()
         self.queue.clear()
         self.server.forget(self)
 
@@ -147,6 +152,9 @@ class _Connection(asyncio.Protocol):
             self._pause()
 
     def eof_received(self) -> bool:
+        if self._reading and self.queue and self.queue[-1] is self._exchange and self._exchange.data is None:
+            self.queue.pop()  # its body will never be complete, so it is owed nothing
+        self._received()
         self._end_reading()
         return bool(self.queue)  # half-closed: what is owed is still sent
 
@@ -163,7 +171,7 @@ class _Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._reading = self._in_header = True
         self._began = self._seen
-        self._stalled = self._header_bytes = self._size = 0
+        self._stalled = self._header_bytes = 0
         self._url = b""
         self._headers = {}
         self._body = []
@@ -198,8 +206,12 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
+        self.server.receiving += len(body)
         if self._size > self.server.limits.body_bytes:
             self._refuse_body()
+        elif self.server.receiving > self.server.limits.receiving_bytes and self._size < self.server.receiving:
+            self._refusal = refusal(429, "receiving_full", "too many bytes are on their way to this server; try again")
+            self._refusal.headers = (("retry-after", "5"),)
         elif self._refusal is None:
             self._body.append(body)
 
@@ -207,6 +219,7 @@ class _Connection(asyncio.Protocol):
         if self._refusal is not None or self._last:
             return
         self._reading = False
+        self._received()
         exchange = cast(_Exchange, self._exchange)
         self._exchange = None
         if exchange.close:
@@ -279,6 +292,8 @@ class _Connection(asyncio.Protocol):
         if self._last:
             return
         self._refusal = response
+        self._received()
+        self._body = []
         self._end_reading()
         exchange = self._exchange
         if exchange is None or exchange.data is not None:
@@ -286,6 +301,11 @@ class _Connection(asyncio.Protocol):
             self.queue.append(exchange)
         exchange.close = True
         exchange.respond(response)
+
+    def _received(self) -> None:
+        """The body is complete, or never will be: it is no longer on its way."""
+        self.server.receiving -= self._size
+        self._size = 0
 
     def _end_reading(self) -> None:
         self._last = True
@@ -321,6 +341,7 @@ class Server:
         self.app = app
         self.limits = limits
         self.stopping = False
+        self.receiving = 0
         self.port = 0
         self.time = loop.time
         self.later = loop.call_later
@@ -382,7 +403,7 @@ class Server:
 
     def encode(self, response: Response, *, head_only: bool, close: bool) -> bytes:
         """The reply as bytes; a header that holds a line break is a defect and is refused."""
-        head = _status_line(response.status) + self._now() + response.content_type.encode("latin-1")
+        head = status_line(response.status) + self._now() + response.content_type.encode("latin-1")
         for name, value in response.headers:
             if "\n" in value or "\r" in value:
                 raise ValueError(f"the header {name} holds a line break")
@@ -419,13 +440,6 @@ async def start(
     server = Server(app, limits or Limits(), asyncio.get_running_loop())
     await server.listen(host, port, reuse_port=reuse_port)
     return server
-
-
-_STATUS_LINES: dict[int, bytes] = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
-
-
-def _status_line(status: int) -> bytes:
-    return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n".encode()
 
 
 def _query(url: bytes) -> dict[str, str]:

@@ -87,9 +87,10 @@ def check(
         judge_rules(whole, spec, verdict, came, conditions)
     good = np.flatnonzero(verdict.good)
     frame = whole[good] if len(good) < rows.height else whole
-    frame = frame.with_columns(event_keys(frame, spec))
-    # With corrections, each row of a key is a version of it, and they keep their order.
-    first = np.ones(frame.height, np.bool_) if spec.corrections else mask(frame["_key"].is_first_distinct())
+    frame = frame.hstack([event_keys(frame, spec)])
+    first = np.ones(frame.height, np.bool_)
+    if not spec.corrections and frame["_key"].n_unique() < frame.height:
+        first = mask(frame["_key"].is_first_distinct())  # with corrections, each row of a key is a version of it
     bad = np.flatnonzero(~verdict.good)
     rejected = _rejections(rows, spec, verdict, bad, now)
     said = judge_pushes(event_time, spec, verdict, rejected, bad.tolist(), came, now=now)
@@ -116,6 +117,8 @@ def _by_rule(rows: Rows) -> dict[tuple[Rule, str], list[int]]:
 def _judge(rows: Rows, column: ColumnSpec, spec: SourceSpec, verdict: Verdict) -> pl.Series:
     name = column.name
     raw = rows.columns[name]
+    if name in rows.plain:
+        return raw
     unit = _unit(column, spec)
     parsed = times(raw, unit) if unit else parse(raw, column)
     if name in rows.unfit:
@@ -150,6 +153,14 @@ def _unit(column: ColumnSpec, spec: SourceSpec) -> str:
     return _reading(spec, column.name, spec.known.unit) if column.name == spec.known.column else ""
 
 
+def unit_of(spec: SourceSpec, name: str) -> str:
+    """The unit in which a time is read, declared or not; empty: the name is none of the source's times."""
+    for column in spec.columns:
+        if column.name == name:
+            return _unit(column, spec)
+    return spec.event_time_unit if name == spec.event_time else spec.known.unit
+
+
 def _reading(spec: SourceSpec, name: str, unit: str) -> str:
     """How a time is read: a declared timestamp as text or as microseconds, like every other declared timestamp."""
     declared = any(column.name == name for column in spec.columns)
@@ -166,7 +177,7 @@ def _value_rules(column: ColumnSpec) -> list[tuple[Rule, Callable[[pl.Series], p
         rules.append((Rule.MAX_LENGTH, lambda s: s.str.len_chars() > longest))
     if column.pattern:
         rules.append((Rule.PATTERN, lambda s: ~_matches(s, column.pattern)))
-    ge, gt, le, lt = (_bound(column, which) for which in ("ge", "gt", "le", "lt"))
+    ge, gt, le, lt = (bound(column, which) for which in ("ge", "gt", "le", "lt"))
     if ge is not None:
         rules.append((Rule.GE, lambda s: s < ge))
     if gt is not None:
@@ -178,7 +189,7 @@ def _value_rules(column: ColumnSpec) -> list[tuple[Rule, Callable[[pl.Series], p
     return rules
 
 
-def _bound(column: ColumnSpec, which: str) -> float | int | None:
+def bound(column: ColumnSpec, which: str) -> float | int | None:
     """A bound in physical units: a decimal's is exact, rounded to the unit in the direction that keeps its meaning."""
     value: float | None = getattr(column, which)
     if value is None or column.type == "float":
@@ -197,11 +208,14 @@ def _matches(series: pl.Series, pattern: str) -> pl.Series:
 
 def _event_time(rows: Rows, spec: SourceSpec, verdict: Verdict, *, now: int, live: bool) -> pl.Series:
     name = spec.event_time
-    deleted_at: int | pl.Series | None = now if live else None  # what a deletion need not bring
-    if not live and spec.known.kind == "column":
-        column = spec.known.column
-        deleted_at = times(rows.columns[column], _reading(spec, column, spec.known.unit)).values
-    values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME, deleted_at)
+    if name in rows.plain:
+        values = rows.columns[name]
+    else:
+        deleted_at: int | pl.Series | None = now if live else None  # what a deletion need not bring
+        if not live and spec.known.kind == "column":
+            column = spec.known.column
+            deleted_at = times(rows.columns[column], _reading(spec, column, spec.known.unit)).values
+        values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME, deleted_at)
     verdict.mark(mask(values > now + spec.skew), Rule.AHEAD_OF_CLOCK, name)
     if live:
         verdict.mark(mask(values < now - spec.lateness - HORIZON_BEYOND_LATENESS), Rule.TOO_LATE, name)

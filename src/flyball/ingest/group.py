@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flyball.ingest.backlog import Drain
 from flyball.ingest.receipts import Push, Receipt
 from flyball.kernel.errors import ExhaustedError, FlyballError, InternalError, UnavailableError
 
@@ -33,22 +35,36 @@ class GroupLimits:
 
 @dataclass(slots=True)
 class GroupCounters:
-    """What the writer did; `waiting` and `waiting_bytes` are of now."""
+    """What the writer did; `waiting` and `waiting_bytes` are of now. `refused` is for a full queue, `refused_behind`
+    for too much that was stored and not applied or flushed."""
 
     commits: int = 0
     pushes: int = 0
     refused: int = 0
+    refused_behind: int = 0
     failed: int = 0
     waiting: int = 0
     waiting_bytes: int = 0
 
 
 class GroupCommit:
-    """The writer thread. `submit` never blocks; `done` is called on the writer thread."""
+    """The writer thread. `submit` never blocks; `done` is called on the writer thread.
 
-    def __init__(self, append_many: AppendMany, *, limits: GroupLimits | None = None) -> None:
+    `behind` raises where what was written before is too far from being used to write more.
+    """
+
+    def __init__(
+        self,
+        append_many: AppendMany,
+        *,
+        limits: GroupLimits | None = None,
+        behind: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._append_many = append_many
-        self._limits = limits or GroupLimits()
+        self._behind = behind
+        self._drain = Drain(monotonic)
+        self.limits = limits or GroupLimits()
         self._queue: deque[tuple[Push, int, Done]] = deque()
         self._changed = threading.Condition()
         self._stopping = False
@@ -65,9 +81,9 @@ class GroupCommit:
     def submit(self, push: Push, size: int, done: Done) -> None:
         """Queue a push of `size` bytes; `done` gets its receipt or error.
 
-        Raises `ExhaustedError` (`queue_full`), `UnavailableError` (`stopping`).
+        Raises `ExhaustedError` (`queue_full`, and what `behind` raises), `UnavailableError` (`stopping`).
         """
-        limits, counters = self._limits, self.counters
+        limits, counters = self.limits, self.counters
         with self._changed:
             if self._stopping:
                 raise UnavailableError("ingest is stopping; nothing was stored, send it again", code="stopping")
@@ -75,12 +91,19 @@ class GroupCommit:
                 counters.waiting and counters.waiting_bytes + size > limits.queue_bytes
             ):
                 counters.refused += 1
+                wait = self._drain.wait(max(1, counters.waiting // 2))
                 raise ExhaustedError(
                     f"{counters.waiting} pushes wait to be written, which is as many as may; nothing of this one was "
                     "stored",
                     code="queue_full",
-                    hint="send it again after a second, with the same Idempotency-Key; larger batches go faster",
+                    hint=f"send it again after {wait} s, with the same Idempotency-Key; larger batches go faster",
+                    details={"retry_after": wait},
                 )
+            try:
+                self._behind()
+            except ExhaustedError:
+                counters.refused_behind += 1
+                raise
             counters.waiting += 1
             counters.waiting_bytes += size
             self._queue.append((push, size, done))
@@ -97,6 +120,8 @@ class GroupCommit:
     def _run(self) -> None:
         while group := self._next():
             answers = self._write([push for push, _, _ in group])
+            with self._changed:
+                self._drain.gone(len(group))
             for (_, _, done), answer in zip(group, answers, strict=True):
                 try:
                     done(answer)
@@ -110,7 +135,7 @@ class GroupCommit:
                 self._changed.wait()
             group: list[tuple[Push, int, Done]] = []
             size = 0
-            while self._queue and (not group or size + self._queue[0][1] <= self._limits.group_bytes):
+            while self._queue and (not group or size + self._queue[0][1] <= self.limits.group_bytes):
                 group.append(self._queue.popleft())
                 size += group[-1][1]
             self.counters.waiting -= len(group)
@@ -125,7 +150,7 @@ class GroupCommit:
         except FlyballError as error:
             self.counters.failed += len(pushes)
             return [error] * len(pushes)
-        except Exception:
+        except BaseException:  # a panic of Polars is no Exception, and this thread must outlive it
             if len(pushes) > 1:  # one that trips over a defect of ours must not take the others with it
                 return [answer for push in pushes for answer in self._write([push])]
             logger.exception("a push was not stored", extra={"source": pushes[0].source})

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
-import polars as pl
 
 from flyball.define.derive import stem_of
 from flyball.define.spec import SourceSpec
+from flyball.ingest.backlog import Backlog
+from flyball.ingest.batching import Batch, Part, read_push
+from flyball.ingest.body import RowReader
 from flyball.ingest.contract import Checked, check
 from flyball.ingest.derive import Moment
 from flyball.ingest.files import Chunk, open_file
@@ -29,7 +31,7 @@ from flyball.ingest.ports import (
 )
 from flyball.ingest.receipts import Push, Receipt, added, answer_of, fingerprint, receipt_of, replayed, total
 from flyball.ingest.rejection import suggestion
-from flyball.ingest.rows import Rows, from_dicts, from_frame
+from flyball.ingest.rows import Rows, from_dicts
 from flyball.ingest.rules import Came, no_conditions, refusal_error
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
@@ -37,32 +39,26 @@ from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, Not
 Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A push that is not answered yet: its place among the pushes, and its rows' place in the checked batch."""
-
-    place: int
-    push: Push
-    print: str
-    start: int
-    end: int
-
-
 class Intake:
     """The only writer of the log. Safe to call from several threads; commits one after another."""
 
-    def __init__(self, log: EventLog, clock: Clock, *, chunk_rows: int, conditions: Conditions = no_conditions) -> None:
+    def __init__(
+        self, log: EventLog, clock: Clock, backlog: Backlog, *, chunk_rows: int, conditions: Conditions = no_conditions
+    ) -> None:
         self._log = log
+        self._backlog = backlog
         self._clock = clock
         self._chunk_rows = chunk_rows
         self._conditions = conditions
         self._lock = threading.Lock()
         self._sources: Mapping[str, SourceSpec] = {}
+        self._readers: dict[str, RowReader] = {}
 
     def use(self, sources: Mapping[str, SourceSpec]) -> None:
         """Take pushes for these sources from now on."""
         with self._lock:
             self._sources = sources
+            self._readers = {}
 
     def source(self, name: str) -> SourceSpec:
         """The declaration of a source. Raises `NotFoundError` (`source_not_found`)."""
@@ -97,9 +93,10 @@ class Intake:
 
     def _batches(
         self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError], refused: list[RefusedBatch]
-    ) -> Iterator[tuple[NewBatch, list[_Part]]]:
-        """One batch for the JSON pushes of each source, one for each table; answers what needs no commit."""
-        together: dict[tuple[str, bool], list[tuple[int, Push, str]]] = {}
+    ) -> Iterator[tuple[NewBatch, list[Part]]]:
+        """A batch for each run of pushes that can be judged together; answers what needs no commit."""
+        batches: list[Batch] = []
+        newest: dict[tuple[str, bool], Batch] = {}
         seen: set[tuple[str, str]] = set()
         for place, push in enumerate(pushes):
             key = (push.source, push.idempotency_key)
@@ -110,29 +107,31 @@ class Intake:
                 print_ = self._admit(push)
                 if isinstance(print_, Receipt):
                     answers[place] = print_
-                elif isinstance(push.rows, list | tuple | dict):
-                    together.setdefault((push.source, push.live), []).append((place, push, print_))
-                else:
-                    rows = from_frame(_table(push), self.source(push.source))
-                    parts = [_Part(place, push, print_, 0, rows.height)]
-                    batch = self._batch(rows, parts)
-                    if _all_good(batch, parts, answers, refused):
-                        yield batch, parts
+                    continue
+                given = read_push(push, self.source(push.source), self._reader(push.source))
             except FlyballError as error:
                 answers[place] = error
-        for (source, _), members in together.items():
-            while members:
-                objects: list[Any] = []
-                parts = []
-                for place, push, print_ in members:
-                    own = [push.rows] if isinstance(push.rows, dict) else push.rows
-                    parts.append(_Part(place, push, print_, len(objects), len(objects) + len(own)))
-                    objects.extend(own)
-                batch = self._batch(from_dicts(objects, self.source(source)), parts)
-                if _all_good(batch, parts, answers, refused):
-                    yield batch, parts
+                continue
+            batch = newest.get((push.source, push.live))
+            if batch is None or not batch.takes(given):
+                batch = newest[push.source, push.live] = Batch(given)
+                batches.append(batch)
+            batch.add(place, push, print_, given)
+        for batch in batches:
+            while batch.parts:
+                source = batch.parts[0].push.source
+                made = self._batch(batch.rows(self.source(source), self._reader(source)), batch.parts)
+                if _all_good(made, batch.parts, answers, refused):
+                    yield made, batch.parts
                     break
-                members = [member for member in members if member[0] not in answers]  # again, without those
+                batch = batch.without(answers)  # again, without those that are refused whole
+
+    def _reader(self, source: str) -> RowReader:
+        """What reads the source's bodies; made at its first push under a plan."""
+        reader = self._readers.get(source)
+        if reader is None:
+            reader = self._readers[source] = RowReader(self.source(source))
+        return reader
 
     def _admit(self, push: Push) -> str | Receipt:
         """The fingerprint of a push that is to be stored; or the receipt it had before."""
@@ -147,7 +146,7 @@ class Intake:
         return print_ if stored is None else _again(push, print_, stored)
 
     def _batch(
-        self, rows: Rows, parts: list[_Part], *, bulk: bool = False, before: int = 0, more: bool = False
+        self, rows: Rows, parts: list[Part], *, bulk: bool = False, before: int = 0, more: bool = False
     ) -> NewBatch | dict[int, RefusedBatch]:
         """What is to be appended; or, where a push of these is refused whole, which ones and why."""
         push = parts[0].push
@@ -173,7 +172,7 @@ class Intake:
 
     def _commit(
         self,
-        batches: Sequence[tuple[NewBatch, list[_Part]]],
+        batches: Sequence[tuple[NewBatch, list[Part]]],
         answers: dict[int, Receipt | FlyballError],
         refused: Sequence[RefusedBatch] = (),
     ) -> None:
@@ -181,6 +180,8 @@ class Intake:
             return
         appended = self._log.append([batch for batch, _ in batches], now=self._clock.now(), refused=refused)
         for (batch, parts), where in zip(batches, appended, strict=True):
+            last = where.first_lsn + where.count - 1
+            self._backlog.stored(batch.source, where.first_lsn, last, live=batch.live)
             for part, entry in zip(parts, batch.entries, strict=True):
                 answers[part.place] = receipt_of(
                     batch.source,
@@ -211,7 +212,7 @@ class Intake:
         """Check and commit rows together with the position that their reader stands at after them."""
         with self._lock:
             spec = self.source(source)
-            parts = [_Part(0, Push(source=source, rows=rows, live=live), "", 0, len(rows))]
+            parts = [Part(0, Push(source=source, rows=rows, live=live), "", 0, len(rows))]
             batch = self._batch(from_dicts(rows, spec), parts)
             answers: dict[int, Receipt | FlyballError] = {}
             refused: list[RefusedBatch] = []
@@ -270,7 +271,7 @@ class Intake:
             if isinstance(known, Receipt):
                 return known
             answers: dict[int, Receipt | FlyballError] = {}
-            parts = [_Part(0, push, known, 0, rows.height)]
+            parts = [Part(0, push, known, 0, rows.height)]
             batch = self._batch(rows, parts, bulk=True, before=before, more=more)
             refused: list[RefusedBatch] = []
             self._commit([(batch, parts)] if _all_good(batch, parts, answers, refused) else [], answers, refused)
@@ -346,21 +347,9 @@ def _again(push: Push, print_: str, stored: StoredAnswer) -> Receipt:
     return replayed(push.source, stored)
 
 
-def _table(push: Push) -> pl.DataFrame:
-    if isinstance(push.rows, pl.DataFrame):
-        return push.rows
-    if hasattr(push.rows, "__arrow_c_stream__"):
-        return pl.DataFrame(push.rows)
-    raise InvalidError(
-        f"rows for source {push.source} came as {type(push.rows).__name__}; give a list of dicts, a Polars frame or an "
-        "Arrow table",
-        code="bad_rows",
-    )
-
-
 def _all_good(
     batch: NewBatch | dict[int, RefusedBatch],
-    parts: Sequence[_Part],
+    parts: Sequence[Part],
     answers: dict[int, Receipt | FlyballError],
     refused: list[RefusedBatch],
 ) -> TypeGuard[NewBatch]:
@@ -398,7 +387,7 @@ def _outcomes(checked: Checked, rows: Sequence[QuarantineChange]) -> tuple[Quara
     return tuple(found[place] for place in sorted(found))
 
 
-def _entry(number: int, part: _Part, checked: Checked, spec: SourceSpec) -> Entry:
+def _entry(number: int, part: Part, checked: Checked, spec: SourceSpec) -> Entry:
     """One push's share of a checked batch."""
     offset, end = np.searchsorted(checked.places, [part.start, part.end])
     low, high = np.searchsorted(checked.rejected_places, [part.start, part.end])

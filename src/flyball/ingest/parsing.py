@@ -69,7 +69,7 @@ def parse(series: pl.Series, column: ColumnSpec) -> Parsed:
 
 def mask(series: pl.Series) -> Mask:
     """A boolean series as NumPy; null is false."""
-    result: Mask = series.fill_null(False).to_numpy()
+    result: Mask = (series.fill_null(False) if series.null_count() else series).to_numpy()
     return result
 
 

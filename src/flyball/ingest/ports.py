@@ -210,6 +210,9 @@ class EventLog(Protocol):
     def last_lsn(self, source: str) -> int:
         """The last LSN given out to the source; 0: none."""
 
+    def live_after(self, source: str, lsn: int) -> int:
+        """How many rows that were pushed, not loaded, the log holds in batches that begin above an LSN."""
+
     def totals(self) -> dict[str, LogTotals]:
         """By source, what was ever taken."""
 
@@ -248,6 +251,15 @@ class LakeTables(Protocol):
 
     def count(self, table: str) -> int:
         """How many rows the table holds; 0 where there is none."""
+
+    def oldest(self, table: str, column: str) -> int | None:
+        """A bound of the least time in a column, µs; None: the table has no such rows, or there is none."""
+
+    def delete_before(self, table: str, column: str, before: int) -> int:
+        """Delete rows whose time in `column` is before `before` µs, a bounded piece of the oldest at a time.
+
+        Idempotent; how many rows went. Versions of the table from before stay readable for a while.
+        """
 
 
 class Applier(Protocol):

@@ -16,10 +16,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PumpConfig:
-    """Seconds between looks at the log (a push wakes it at once), between flushes, and after a failure; and how many
-    events that the lake does not have make a flush due earlier."""
+    """Seconds between looks at the log, from a push until it is applied with what came meanwhile, between flushes,
+    between looks for rows to delete, and after a failure; and how many events that the lake does not have make a flush
+    due earlier."""
 
     poll_seconds: float = 0.05
+    gather_seconds: float = 0.01
+    retain_seconds: float = 600.0
     flush_seconds: float = 60.0
     flush_events: int = 250_000
     retry_seconds: float = 1.0
@@ -37,6 +40,7 @@ class Pump:
         self._wake = threading.Event()
         self._stopping = False
         self._flushed_at = monotonic()
+        self._retained_at = monotonic() - self._config.retain_seconds
         self._unflushed = 0
         self.error = ""
         self._thread = threading.Thread(target=self._run, name="ingest-pump", daemon=True)
@@ -57,7 +61,7 @@ class Pump:
         self._ingest.flush()
 
     def step(self) -> None:
-        """One round: apply, and flush where it is due."""
+        """One round: apply, flush where it is due, and delete a piece of what is too old now and then."""
         self._unflushed += self._ingest.apply()
         now = self._monotonic()
         due = now - self._flushed_at >= self._config.flush_seconds
@@ -65,6 +69,8 @@ class Pump:
             self._flushed_at = now  # before: a flush that fails is not tried again at once
             self._ingest.flush()
             self._unflushed = 0
+        elif now - self._retained_at >= self._config.retain_seconds and not self._ingest.retain():
+            self._retained_at = now  # else there is more: the next round goes on
 
     def _run(self) -> None:
         while not self._stopping:
@@ -75,5 +81,6 @@ class Pump:
                 self.error = error.code if isinstance(error, FlyballError) else "internal"
                 logger.exception("events could not be applied or flushed; they are in the log and will be")
                 self._wake.wait(self._config.retry_seconds)
-            self._wake.wait(self._config.poll_seconds)
+            if self._wake.wait(self._config.poll_seconds) and not self._stopping:
+                time.sleep(self._config.gather_seconds)  # a busy log is applied in larger pieces
             self._wake.clear()

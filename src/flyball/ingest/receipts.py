@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import SourceSpec
+from flyball.ingest.body import ArrowBody, JsonBody
 from flyball.ingest.ports import StoredAnswer
 from flyball.ingest.rejection import Rejected, redact
 
@@ -21,8 +22,8 @@ EXAMPLES = 5  # quarantined rows that a receipt shows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Push:
-    """Events for one source: a list of dicts, a Polars frame or an Arrow table. `fingerprint` empty: it is computed
-    where it is needed, from the rows."""
+    """Events for one source: a body as it came, a list of dicts, a Polars frame or an Arrow table. `fingerprint`
+    empty: it is computed where it is needed, from the rows."""
 
     source: str
     rows: Any
@@ -148,7 +149,9 @@ def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 def fingerprint(rows: Any) -> str:
     """A digest of what was pushed, so that an idempotency key is not used for something else."""
-    if isinstance(rows, pl.DataFrame):
+    if isinstance(rows, JsonBody | ArrowBody):
+        data = rows.data
+    elif isinstance(rows, pl.DataFrame):
         buffer = io.BytesIO()
         rows.write_ipc_stream(buffer)
         data = buffer.getvalue()

@@ -56,6 +56,7 @@ class Rows:
         absent: rows that lack a column altogether, by column.
         ignored: columns of a file that the source does not declare.
         positions: where each row stood, counted from 1; None: 1, 2, 3, …
+        plain: the columns that hold physical values already, all of them good.
     """
 
     height: int
@@ -66,6 +67,7 @@ class Rows:
     faults: tuple[Fault, ...] = ()
     ignored: tuple[str, ...] = ()
     positions: Sequence[int] | None = None
+    plain: frozenset[str] = frozenset()
 
 
 def from_dicts(
@@ -92,12 +94,12 @@ def from_dicts(
     objects = [row if isinstance(row, dict) else {} for row in rows] if faults else rows
     if spec.corrections and any(DELETED in row for row in objects):
         names.append(DELETED)
-    kinds = {column.name: column.type for column in spec.columns} | {DELETED: "boolean"}
+    kinds = kinds_of(spec)
     columns: dict[str, pl.Series] = {}
     unfit: dict[str, Mask] = {}
     absent: dict[str, Mask] = {}
     for name in names:
-        series, odd = _column(name, [row.get(name) for row in objects], kind=kinds.get(name, ""))
+        series, odd = column_of(name, [row.get(name) for row in objects], kind=kinds.get(name, ""))
         columns[name] = series
         if odd is not None:
             unfit[name] = odd
@@ -121,7 +123,17 @@ def _object(row: Any) -> dict[str, Any]:
     return {"": row.text if isinstance(row, BadLine) else row}
 
 
-def _column(name: str, values: list[Any], *, kind: str) -> tuple[pl.Series, Mask | None]:
+def kinds_of(spec: SourceSpec) -> dict[str, str]:
+    """The type of each column that a row may carry."""
+    kinds: dict[str, str] = {column.name: column.type for column in spec.columns}
+    return kinds | {DELETED: "boolean"}
+
+
+def column_of(name: str, values: list[Any], *, kind: str) -> tuple[pl.Series, Mask | None]:
+    """JSON values as a column, by their texts where they are of several kinds; and which of them no column reads.
+
+    `kind` is the type of the declared column; empty: it is none.
+    """
     kinds = set(map(type, values)) - {type(None)}
     if len(kinds) <= 1:
         dtype = _PLAIN.get(next(iter(kinds))) if kinds else pl.Null()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
+from flyball.ingest.backlog import Backlog, BacklogLimits
 from flyball.ingest.committing import Horizon, LakeCommitter
 from flyball.ingest.derive import Derivations, Moment
 from flyball.ingest.erasing import Eraser
@@ -22,6 +23,7 @@ from flyball.ingest.pull import Pulls
 from flyball.ingest.quarantine import Quarantine
 from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
+from flyball.ingest.retention import Retention
 from flyball.ingest.rules import contract_state, no_conditions
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InternalError, InvalidError, UnavailableError
@@ -38,13 +40,14 @@ FEEDBACK = SourceSpec(
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestConfig:
     """Rows of a file's chunk, of one commit to the lake, of one transaction of the online state, of one page of a pull,
-    and of one step of a derivation."""
+    and of one step of a derivation; and how far the lake and the online state may be behind."""
 
     chunk_rows: int = 100_000
     commit_rows: int = 250_000
     apply_rows: int = 50_000
     page_rows: int = 10_000
     derive_rows: int = 50_000
+    backlog: BacklogLimits = field(default_factory=BacklogLimits)
 
 
 class Ingest:
@@ -75,15 +78,19 @@ class Ingest:
         self._clock = clock
         self._eraser = eraser
         self._config = config or IngestConfig()
-        self._intake = Intake(log, clock, chunk_rows=self._config.chunk_rows, conditions=conditions)
+        self._backlog = Backlog(self._config.backlog)
+        self._intake = Intake(log, clock, self._backlog, chunk_rows=self._config.chunk_rows, conditions=conditions)
         self._quarantine = Quarantine(log, lake, self._intake, clock)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
+        self._retention = Retention(lake, clock)
         self.pulls = Pulls(
             log=log, intake=self._intake, database=database, clock=clock, page_rows=self._config.page_rows
         )
         self._derivations = Derivations(
             log=log, events=_Reading(self), deriver=deriver, step_rows=self._config.derive_rows
         )
+        for name, total in log.totals().items():
+            self._begin(name, total)
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
         self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
@@ -225,12 +232,35 @@ class Ingest:
             if sources is not None:
                 self._require_derived(names, moment)
             totals = self._log.totals()
-            return {
-                name: self._committer.commit(name, totals[name].columns)
-                if name in totals
-                else self._committer.horizon(name)
-                for name in names
-            }
+            horizons: dict[str, Horizon] = {}
+            for name in names:
+                if name in totals:
+                    horizons[name] = self._committer.commit(name, totals[name].columns)
+                    self._backlog.flushed(name, horizons[name].lsn)
+                else:
+                    horizons[name] = self._committer.horizon(name)
+            return horizons
+
+    def check_backlog(self) -> None:
+        """Raises `ExhaustedError` (`backlog_full`, `lake_backlog_full`) where too much waits to take more pushes."""
+        self._backlog.check()
+
+    def _begin(self, source: str, total: LogTotals) -> None:
+        """Count what an earlier process left in the log."""
+        applied, flushed = self._applier.applied_lsn(source), max(0, (total.oldest_lsn or total.last_lsn + 1) - 1)
+        applied = max(applied, flushed)  # an online state that was lost is fed from the lake up to there
+        self._backlog.begin(
+            source,
+            stored=total.last_lsn,
+            applied=applied,
+            unapplied=self._log.live_after(source, applied),
+            flushed=flushed,
+            unflushed=self._log.live_after(source, flushed),
+        )
+
+    def retain(self) -> int:
+        """Delete a bounded piece of what is older than its source keeps it; how many rows. 0: nothing is due."""
+        return self._retention.step(self.sources())
 
     def _require_derived(self, names: Sequence[str], moment: Moment) -> None:
         """Refuse to give the horizon of a derived source that lacks events of its parent."""
@@ -256,6 +286,7 @@ class Ingest:
             frame = pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
             count += self._applier.apply(source, frame)
             after = batches[-1].last_lsn
+            self._backlog.applied(source, after)
             self._applied_until[source] = int(frame["_known_at"][-1])
         return count
 
@@ -411,6 +442,7 @@ class Ingest:
         """
         totals = self._log.totals()
         return self._plan | {
+            "backlog": self._backlog.status(),
             "sources": [self._source_status(spec, totals.get(spec.name, LogTotals())) for spec in self.sources()],
         }
 

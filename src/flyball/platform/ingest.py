@@ -7,6 +7,8 @@ import logging
 import os
 import signal
 
+import uvloop
+
 from flyball.http.ingest import IngestApp
 from flyball.http.server import Limits, start
 from flyball.ingest.pull import Puller
@@ -66,7 +68,7 @@ def run_ingest(settings: Settings) -> None:
     looking = Loop("state", look, every=LOOK).start()
     pump.start()
     try:
-        asyncio.run(serve(app, settings))
+        uvloop.run(serve(app, settings))
     finally:
         polling.stop()
         puller.stop()

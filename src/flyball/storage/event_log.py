@@ -21,7 +21,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,6 +80,7 @@ class SqliteEventLog:
         self._path = folder / "events.sqlite"
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
+        self._doubtful = False  # a commit failed, and what it left in the write-ahead log is still there
         self._writer = self._connect()
         self._prepare()
         self._reader = self._connect()
@@ -275,6 +276,10 @@ class SqliteEventLog:
         rows = self._select("SELECT next_lsn - 1 FROM sources WHERE source = ?", (source,))
         return int(rows[0][0]) if rows else 0
 
+    def live_after(self, source: str, lsn: int) -> int:
+        sql = "SELECT coalesce(sum(count), 0) FROM batches WHERE source = ? AND first_lsn > ? AND live"
+        return int(self._select(sql, (source, lsn))[0][0])
+
     def totals(self) -> dict[str, LogTotals]:
         rows = self._select(
             "SELECT s.source, next_lsn - 1, last_batch, last_known_at, last_event, s.rejected, duplicates, rules,"
@@ -314,14 +319,39 @@ class SqliteEventLog:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with self._translated():
+            if self._doubtful:
+                self._bury()
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._doubtful = True  # until the commit says that it is on the disk
                 self._writer.execute("COMMIT")
+                self._doubtful = False
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+                if self._doubtful:
+                    with suppress(sqlite3.Error):
+                        self._bury()
                 raise
+
+    def _bury(self) -> None:
+        """Write over what a failed commit left in the write-ahead log.
+
+        Its pages may all be there, with the mark of a commit, though their fsync failed: another process that opens the
+        log would take them for committed, and apply what nobody was promised. An empty transaction takes their place in
+        the file, and with it the chain of checksums that they hang on. Nothing is stored before that has worked.
+        """
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            for change in ("+ 1", "- 1"):  # an update that changes nothing would write nothing
+                self._writer.execute(f"UPDATE format SET version = version {change}")
+            self._writer.execute("COMMIT")
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+        self._doubtful = False
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -2,6 +2,10 @@
 
 An append carries its application and version as a Delta application transaction, so that a repeated append is seen and
 left out. The writer of Delta does not fsync; we do, before anyone forgets where the rows came from.
+
+Each append also keeps its table: small files are merged by tiers, the log of commits is summed up in a checkpoint every
+`CHECKPOINT_EVERY` commits, and files that no version of the last `KEEP_HOURS` hours names are removed, so that who
+pinned a version has that long to read it.
 """
 
 from __future__ import annotations
@@ -9,28 +13,52 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from flyball.kernel.errors import ConflictError, ExhaustedError, NotFoundError, UnavailableError
 from flyball.kernel.files import sync_directory
+from flyball.kernel.times import show_time
+from flyball.storage.tiers import LARGEST, merge_below
 
-COMPACT_AT = 48  # files of a table; a flush a minute makes 60 an hour
-TARGET_BYTES = 128 * 2**20
-UNSYNCED = 3  # commits that a writer may leave behind unsynced: an append, its compaction, and one to spare
+COMPACT_AT = 16  # files of the first tier; a flush a minute makes 60 an hour
+CHECKPOINT_EVERY = 20  # commits that a reader who opens the table may have to read
+KEEP_HOURS = 24  # how long files that were merged or emptied stay for readers of older versions
+VACUUM_SECONDS = 3_600.0  # between two looks for files that may go, by process and table
+DELETE_FILES = 16  # files that one deletion touches
+UNSYNCED = 3  # commits that a writer may leave behind unsynced: each kind of change makes at most two
+
+_OURS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)  # we do both, and fsync
+_CONFIGURATION = {
+    "delta.dataSkippingNumIndexedCols": "-1",  # our system columns come last, and ranges of them are read
+    "delta.logRetentionDuration": f"interval {2 * KEEP_HOURS} hours",
+    "delta.deletedFileRetentionDuration": f"interval {2 * KEEP_HOURS} hours",
+}
 
 
 class DeltaLake:
     """`LakeTables` in a folder. One writer per table; readers in any process, at any time."""
 
-    def __init__(self, folder: Path, *, compact_at: int = COMPACT_AT) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        compact_at: int = COMPACT_AT,
+        keep_hours: int = KEEP_HOURS,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._folder = folder
         self._compact_at = compact_at
+        self._keep_hours = keep_hours
+        self._monotonic = monotonic
+        self._vacuumed: dict[str, float] = {}
+        self._checkpoints: dict[str, int] = {}  # the version of each table's newest checkpoint
         self._tables: dict[str, DeltaTable] = {}
         self._durable: dict[str, int] = {}  # the version through which each table is known to be on the disk
         self._lock = threading.RLock()
@@ -61,25 +89,108 @@ class DeltaLake:
                 frame,
                 mode="append",
                 schema_mode=None if current is None else "merge",
+                configuration=_CONFIGURATION if current is None else None,
                 commit_properties=CommitProperties(app_transactions=[Transaction(app_id, version, None)]),
+                post_commithook_properties=_OURS,
             )
             self._sync(table)
-            self._compact(table)
+            self._keep(table)
             return True
 
-    def compact(self, table: str) -> int:
-        """Merge small files into files of about 128 MB; how many files went. Old ones stay for readers (no vacuum)."""
+    def compact(self, table: str, *, below: int = LARGEST) -> int:
+        """Merge the files below a size; how many went. They stay on the disk for readers of older versions."""
         with self._lock, _translated(table):
             current = self._require(table)
-            removed = int(current.optimize.compact(target_size=TARGET_BYTES)["numFilesRemoved"])
+            done = current.optimize.compact(target_size=below, post_commithook_properties=_OURS)
             self._sync(table)
-            return removed
+            return int(done["numFilesRemoved"])
 
-    def _compact(self, table: str) -> None:
+    def delete_before(self, table: str, column: str, before: int) -> int:
+        """Delete rows whose time in `column` is before a time in µs, of the oldest files first; how many rows went.
+
+        One call touches a bounded number of files: call again until nothing goes. Idempotent. Files without such rows
+        are not read, and one that holds only such rows is dropped whole.
+        """
+        with self._lock, _translated(table):
+            current = self._open(table)
+            if current is None:
+                return 0
+            oldest = sorted(value for value in self._oldest(current, column) if value < before)
+            if not oldest:
+                return 0
+            if len(oldest) > DELETE_FILES and oldest[DELETE_FILES] > oldest[0]:
+                before = oldest[DELETE_FILES]
+            done = current.delete(f"{column} < '{show_time(before)}'", post_commithook_properties=_OURS)
+            self._sync(table)
+            return int(done["num_deleted_rows"])
+
+    def oldest(self, table: str, column: str) -> int | None:
+        """The least time in a column, µs, from the statistics of the files; None: there is none."""
+        with self._lock, _translated(table):
+            current = self._open(table)
+            return None if current is None else min(self._oldest(current, column), default=None)
+
+    def vacuum(self, table: str) -> int:
+        """Remove data files that no version of the last hours names, and the entries of such versions; how many files.
+
+        Idempotent: a removal that was cut off is finished by the next.
+        """
+        with self._lock, _translated(table):
+            current = self._require(table)
+            gone = current.vacuum(self._keep_hours, dry_run=True, enforce_retention_duration=False)
+            if gone:
+                current.vacuum(
+                    self._keep_hours,
+                    dry_run=False,
+                    enforce_retention_duration=False,
+                    post_commithook_properties=_OURS,
+                )
+                self._sync(table)
+            current.cleanup_metadata()
+            return len(gone)
+
+    def _oldest(self, current: DeltaTable, column: str) -> list[int]:
+        """Of each file the least time in a column, µs."""
+        actions = pl.DataFrame(current.get_add_actions(flatten=True))
+        name = f"min.{column}"
+        if name not in actions.columns:
+            return []
+        least: list[int] = actions[name].cast(pl.Datetime("us")).cast(pl.Int64).drop_nulls().to_list()
+        return least
+
+    def _keep(self, table: str) -> None:
+        """After an append: what the table needs so that it stays cheap to open, to read and to hold."""
         current = self._require(table)
         sizes = current.get_add_actions(flatten=True).column("size_bytes").to_pylist()
-        if sum(size < TARGET_BYTES // 2 for size in sizes) >= self._compact_at:
-            self.compact(table)
+        below = merge_below(list(sizes), small=self._compact_at)
+        if below is not None:
+            self.compact(table, below=below)
+        now = self._monotonic()
+        if now - self._vacuumed.get(table, -VACUUM_SECONDS) >= VACUUM_SECONDS:
+            self._vacuumed[table] = now
+            self.vacuum(table)  # before the checkpoint, which forgets what was removed long ago
+        if current.version() - self._checkpoint(table) >= CHECKPOINT_EVERY:
+            self._make_checkpoint(table)
+
+    def _checkpoint(self, table: str) -> int:
+        """The version of the newest checkpoint; -1: there is none."""
+        if table not in self._checkpoints:
+            try:
+                pointer = json.loads((self.table_path(table) / "_delta_log" / "_last_checkpoint").read_bytes())
+                self._checkpoints[table] = int(pointer["version"])
+            except (FileNotFoundError, ValueError, KeyError):  # none yet, or one that was cut off
+                self._checkpoints[table] = -1
+        return self._checkpoints[table]
+
+    def _make_checkpoint(self, table: str) -> None:
+        """Sum the commits up in one file, on the disk before any commit that it stands for may be cleaned up."""
+        current = self._require(table)
+        current.create_checkpoint()
+        log = self.table_path(table) / "_delta_log"
+        for name in (f"{current.version():020}.checkpoint.parquet", "_last_checkpoint"):
+            _sync_file(log / name)
+        sync_directory(log)
+        self._checkpoints[table] = current.version()
 
     def _sync(self, table: str) -> None:
         """Make commits durable that are not known to be: their files, their entries, and their directories.

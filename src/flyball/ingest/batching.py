@@ -1,0 +1,106 @@
+"""Pushes of one source that wait together are judged as one batch, in their order, as far as they came in one form.
+
+A batch costs as much for a hundred rows as for some thousands, so this is where a busy source gets its speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from flyball.define.spec import SourceSpec
+from flyball.ingest.body import ArrowBody, JsonBody, RowReader, json_rows
+from flyball.ingest.receipts import Push
+from flyball.ingest.rows import Rows, from_dicts, from_frame, require_columns
+from flyball.kernel.errors import InvalidError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A push that is not answered yet: its place among the pushes, and its rows' place in the batch."""
+
+    place: int
+    push: Push
+    print: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The rows of one push as they were read: typed (with their body), plain objects, or a table."""
+
+    rows: list[Any] | pl.DataFrame
+    body: JsonBody | None = None
+
+    @property
+    def form(self) -> object:
+        """What must be equal for two to be one batch."""
+        return self.rows.schema if isinstance(self.rows, pl.DataFrame) else self.body is None
+
+
+def read_push(push: Push, spec: SourceSpec, reader: RowReader) -> Given:
+    """The rows of a push. Raises `InvalidError` (`bad_body`, `bad_rows`, `missing_column`)."""
+    given = push.rows
+    if isinstance(given, JsonBody):
+        typed = reader.read(given)
+        return Given(json_rows(given.data)) if typed is None else Given(typed, given)
+    if isinstance(given, list | tuple | dict):
+        return Given([given] if isinstance(given, dict) else list(given))
+    table = given.frame() if isinstance(given, ArrowBody) else _table(push)
+    require_columns(table.columns, spec)
+    return Given(table)
+
+
+class Batch:
+    """Pushes of one source that are judged and stored together."""
+
+    def __init__(self, first: Given) -> None:
+        self.parts: list[Part] = []
+        self._form = first.form
+        self._given: list[Given] = []
+        self._height = 0
+
+    def takes(self, given: Given) -> bool:
+        return given.form == self._form
+
+    def add(self, place: int, push: Push, print_: str, given: Given) -> None:
+        end = self._height + len(given.rows)
+        self.parts.append(Part(place, push, print_, self._height, end))
+        self._given.append(given)
+        self._height = end
+
+    def without(self, places: Container[int]) -> Batch:
+        """The same pushes but those at `places` among all."""
+        left = Batch(self._given[0])
+        for part, given in zip(self.parts, self._given, strict=True):
+            if part.place not in places:
+                left.add(part.place, part.push, part.print, given)
+        return left
+
+    def rows(self, spec: SourceSpec, reader: RowReader) -> Rows:
+        tables = [given.rows for given in self._given if isinstance(given.rows, pl.DataFrame)]
+        if tables:
+            return from_frame(pl.concat(tables) if len(tables) > 1 else tables[0], spec)
+        rows = _joined([given.rows for given in self._given])
+        bodies = [(part.start, g.body) for part, g in zip(self.parts, self._given, strict=True) if g.body is not None]
+        return reader.columns(rows, bodies) if bodies else from_dicts(rows, spec)
+
+
+def _joined(parts: Sequence[Any]) -> list[Any]:
+    return parts[0] if len(parts) == 1 else [row for part in parts for row in part]
+
+
+def _table(push: Push) -> pl.DataFrame:
+    if isinstance(push.rows, pl.DataFrame):
+        return push.rows
+    if hasattr(push.rows, "__arrow_c_stream__"):
+        return pl.DataFrame(push.rows)
+    raise InvalidError(
+        f"rows for source {push.source} came as {type(push.rows).__name__}; give a list of dicts, a Polars frame or an "
+        "Arrow table",
+        code="bad_rows",
+    )

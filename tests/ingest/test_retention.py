@@ -1,0 +1,119 @@
+"""Retention: what is too old leaves the lake, and nothing else does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import polars as pl
+from deltalake import DeltaTable
+
+from flyball.ingest.pump import Pump, PumpConfig
+from flyball.ingest.retention import QUARANTINE_KEPT, expiries
+from flyball.ingest.service import Ingest
+from flyball.kernel.clock import ManualClock
+from flyball.storage.lake import DeltaLake
+from tests.ingest.sources import DAY, HOUR, NOW, PAYMENTS, SECOND, TRIPS, MemoryApplier, make_ingest, payment
+
+KEPT = msgspec.structs.replace(PAYMENTS, retention=2 * DAY)
+
+
+def opened(folder: Path, clock: ManualClock, applier: MemoryApplier | None = None) -> Ingest:
+    return make_ingest(folder, clock=clock, sources=(KEPT, TRIPS), applier=applier)
+
+
+def push(ingest: Ingest, clock: ManualClock, number: int) -> None:
+    """One good payment and one bad one, of now."""
+    at = clock.now() // SECOND
+    ingest.append("Payments", [payment(number, at=at), payment(-number, at=at, amount="x")])
+    ingest.flush(["Payments"])
+
+
+def ids(folder: Path) -> list[str]:
+    return list(DeltaLake(folder / "lake").read("Payments")["id"])
+
+
+def test_rows_leave_by_event_time_in_steps_and_their_quarantine_by_when_they_were_refused(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    ingest = opened(tmp_path, clock)
+    for number in range(1, 7):
+        push(ingest, clock, number)
+        clock.advance_to(clock.now() + 12 * HOUR)
+    assert ingest.retain() == 4, "events and refusals of 72 and 60 hours ago; those of exactly 48 hours ago stay"
+    assert ids(tmp_path) == ["p3", "p4", "p5", "p6"]
+    assert DeltaLake(tmp_path / "lake").count("Payments__quarantine") == 4
+    assert ingest.retain() == 0
+    clock.advance_to(clock.now() + HOUR)
+    assert ingest.retain() == 0, "less than a twentieth of the retention: the table is not written anew for that"
+    clock.advance_to(clock.now() + 2 * HOUR)
+    assert ingest.retain() == 2
+    assert ids(tmp_path) == ["p4", "p5", "p6"]
+
+
+def test_a_version_that_was_pinned_is_read_until_it_is_vacuumed(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    ingest = opened(tmp_path, clock)
+    push(ingest, clock, 1)
+    pinned = ingest.flush(["Payments"])["Payments"].version
+    clock.advance_to(NOW + 5 * DAY)
+    push(ingest, clock, 2)
+    assert ingest.retain() == 2
+    assert DeltaLake(tmp_path / "lake").vacuum("Payments") == 0, "younger than the hours that files are kept"
+    path = str(tmp_path / "lake" / "Payments")
+    assert pl.scan_delta(DeltaTable(path, version=pinned)).select("id").collect()["id"].to_list() == ["p1"]
+    assert DeltaLake(tmp_path / "lake", keep_hours=0).vacuum("Payments") == 1
+    assert ids(tmp_path) == ["p2"]
+
+
+def test_what_was_deleted_does_not_come_back_and_lsns_go_on(tmp_path: Path) -> None:
+    clock, applier = ManualClock(NOW), MemoryApplier()
+    ingest = opened(tmp_path, clock, applier)
+    push(ingest, clock, 1)
+    clock.advance_to(NOW + 5 * DAY)
+    push(ingest, clock, 2)
+    ingest.retain()
+    again = opened(tmp_path, clock, MemoryApplier())  # the online state is lost too
+    assert again.flush(["Payments"])["Payments"].lsn == 2
+    assert again.events("Payments")["id"].to_list() == ["p2"]
+    push(again, clock, 3)
+    assert ids(tmp_path) == ["p2", "p3"]
+    assert again.retain() == 0
+
+
+def test_a_deletion_that_did_not_happen_is_made_by_the_next_step(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    ingest = opened(tmp_path, clock)
+    push(ingest, clock, 1)
+    clock.advance_to(NOW + 5 * DAY)
+    assert opened(tmp_path, clock).retain() == 2, "by another process: nothing but the table says what is due"
+
+
+def test_one_step_touches_a_bounded_number_of_files(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path, compact_at=1000)
+    for number in range(20):
+        at = pl.Series([number * SECOND]).cast(pl.Datetime("us", "UTC"))
+        lake.append("T", pl.DataFrame({"at": at, "_lsn": [number]}), app_id="T", version=number + 1)
+    assert lake.delete_before("T", "at", 19 * SECOND) == 16
+    assert lake.delete_before("T", "at", 19 * SECOND) == 3
+    assert lake.delete_before("T", "at", 19 * SECOND) == 0
+    assert lake.read("T")["at"].to_list() == [19 * SECOND]
+    assert (lake.oldest("T", "at"), lake.oldest("T", "nope"), lake.oldest("nobody", "at")) == (19 * SECOND, None, None)
+
+
+def test_quarantine_of_what_is_kept_for_ever_has_a_default(tmp_path: Path) -> None:
+    found = {expiry.table: expiry.kept for expiry in expiries([KEPT, TRIPS])}
+    assert found == {"Payments": 2 * DAY, "Payments__quarantine": 2 * DAY, "Trips__quarantine": QUARANTINE_KEPT}
+
+
+def test_the_pump_looks_now_and_then_and_goes_on_while_there_is_more(tmp_path: Path) -> None:
+    clock, at = ManualClock(NOW), [0.0]
+    ingest = opened(tmp_path, clock)
+    pump = Pump(ingest, config=PumpConfig(retain_seconds=100, flush_seconds=1e9), monotonic=lambda: at[0])
+    push(ingest, clock, 1)
+    pump.step()
+    clock.advance_to(NOW + 5 * DAY)
+    pump.step()
+    assert ids(tmp_path) == ["p1"]
+    at[0] = 101.0
+    pump.step()
+    assert ids(tmp_path) == []
