@@ -4,13 +4,22 @@ import subprocess
 import sys
 from typing import Any
 
-from flyball.features import batch
-from flyball.features.warm import warm
+from flyball.features import batch, moments, running, trees
+from flyball.features.warm import warm, warm_training
 
 
 def test_warming_compiles_what_serving_and_training_call() -> None:
     warm()
-    functions: tuple[Any, ...] = (batch.sweep, batch.apply, batch.read_states)
+    warm_training()
+    functions: tuple[Any, ...] = (
+        batch.apply,
+        batch.read_states,
+        moments.run_moments,
+        running.run_distinct,
+        running.run_sums,
+        trees.find,
+        trees.run_extreme,
+    )
     for function in functions:
         assert len(function.signatures) == 1
 

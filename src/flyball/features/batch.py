@@ -1,4 +1,4 @@
-"""The kernel over many states at once: the offline sweep, the online update, the online read, and packed states.
+"""The kernel over many states at once: the online update, the online read, and packed states.
 
 A *working* state has room to grow (`Plan.words`); a *packed* one is the same words without the room, as it is stored.
 """
@@ -46,40 +46,6 @@ def _unpack(blob: Words, o: int, plan: Plan, w: Words) -> None:
         at, size = o + blob[o + m], blob[o + m + 1] * (1 + plan.acc_words)
         w[base : base + size] = blob[at : at + size]
         w[m] = base
-
-
-@compiled
-def sweep(
-    plan: Plan,
-    events: Words,
-    known: Words,
-    event_at: Words,
-    times: Words,
-    row_at: Words,
-    values: Floats,
-    valid: Flags,
-    exact: Flags,
-) -> None:
-    """Replay events and read rows, entity by entity: at each row, the events that were known by then.
-
-    Args:
-        events: raw rows, flat, by entity and then in the order in which they became known (`known`).
-        event_at, row_at: per entity where its events and its rows begin; one more at the end.
-        times: the rows' times, ascending within an entity.
-        values, valid, exact: results, per row.
-    """
-    w = np.zeros(plan.words, np.int64)
-    acc = np.zeros(2 * plan.acc_words, np.int64)
-    f, facc = w.view(np.float64), acc.view(np.float64)
-    for entity in range(row_at.shape[0] - 1):
-        reset(w, plan)
-        event, end = event_at[entity], event_at[entity + 1]
-        for row in range(row_at[entity], row_at[entity + 1]):
-            t = times[row]
-            while event < end and known[event] <= t:
-                update(w, f, plan, events, event * plan.row_words)
-                event += 1
-            exact[row] = read(w, f, 0, plan, t, acc, facc, values[row], valid[row])
 
 
 @compiled
