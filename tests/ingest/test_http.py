@@ -33,7 +33,7 @@ AT = NOW // SECOND
 TOKENS = {
     token_digest("writer"): ["ingest"],
     token_digest("reader"): ["read"],
-    token_digest("both"): ["ingest", "read"],
+    token_digest("both"): ["ingest", "read", "admin"],
 }
 
 
