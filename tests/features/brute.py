@@ -12,12 +12,45 @@ from flyball.define.spec import AggregateSpec, SourceSpec, ViewSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """An event with physical values; `known` is when it became visible."""
+    """An event with physical values; `known` is when it became visible.
+
+    Events of one `key` (None: one that no other event has) are duplicates or versions of each other.
+    """
 
     lsn: int
     t: int
     known: int
     values: dict[str, Any]
+    key: int | None = None
+    deleted: bool = False
+
+
+def versions(events: list[Event]) -> list[list[Event]]:
+    """The events of each key."""
+    found: dict[tuple[str, int], list[Event]] = {}
+    for e in events:
+        found.setdefault(("lsn", e.lsn) if e.key is None else ("key", e.key), []).append(e)
+    return list(found.values())
+
+
+def seen_at(events: list[Event], source: SourceSpec, t: int, *, final: int | None = None) -> list[Event]:
+    """The events that count for a row at `t`, whatever their event time, by the definition of versions.
+
+    Without corrections the first LSN of a key counts, from when it is known. With them the newest version by
+    (known, lsn) that is known by `t` does, unless it is a deletion. `final` is the mode `event`: what a row sees then
+    are the versions that count at `final`, as if they had always been known.
+    """
+    known_by = t if final is None else final
+    found = []
+    for same in versions(events):
+        if not source.corrections:
+            first = min(same, key=lambda e: e.lsn)
+            found += [first] if first.known <= known_by else []
+            continue
+        known = [e for e in same if e.known <= known_by]
+        newest = max(known, key=lambda e: (e.known, e.lsn), default=None)
+        found += [newest] if newest is not None and not newest.deleted else []
+    return found
 
 
 def truth(expr: list[Any], event: Event, source: SourceSpec) -> Any:
@@ -91,6 +124,10 @@ def _aggregate(a: AggregateSpec, source: SourceSpec, seen: list[Event], t: int) 
             value = truth(a.value, e, source)
         if value is not None:
             values.append(value)
+    if a.op == "distinct":
+        return float(min(len(set(values)), a.cap)), 0.0
+    if a.op == "nth_last":
+        values = values[-a.nth :][:1] if len(values) >= a.nth else []
     result = _value(a.op, values, units)
     size = 0.0 if a.op == "count" else max((abs(v) for v in values), default=0.0) / units
     return (a.default if result is None else result), size
@@ -110,5 +147,11 @@ def _value(op: str, values: list[Any], units: int) -> float | None:
     if op == "std":
         mean = total / n
         return math.sqrt(sum((Fraction(v) - mean) ** 2 for v in values) / (n - 1)) / units
-    chosen = {"min": min(values), "max": max(values), "first": values[0], "last": values[-1]}[op]
+    chosen = {
+        "min": min(values),
+        "max": max(values),
+        "first": values[0],
+        "last": values[-1],
+        "nth_last": values[-1],  # the one that is left
+    }[op]
     return float(chosen) / units

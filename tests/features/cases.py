@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 from hypothesis import strategies as st
@@ -29,6 +31,7 @@ SOURCE = SourceSpec(
         ColumnSpec(name="kind", type="category", categories=("a", "b", "c"), nullable=True),
     ),
 )
+CORRECTED = msgspec.structs.replace(SOURCE, corrections=True, key=("id",))  # the key's column is read by no view
 _PHYSICAL = {"string": pl.String, "category": pl.String, "float": pl.Float64, "boolean": pl.Boolean}
 SCHEMA: dict[str, Any] = {c.name: _PHYSICAL.get(c.type, pl.Int64) for c in SOURCE.columns} | {
     "_event_time": pl.Int64,
@@ -43,24 +46,25 @@ def col(name: str) -> list[Any]:
 
 
 def aggregate(
-    name: str, op: str, window: str, value: Any = None, where: Any = None, default: float | None = None
+    name: str, op: str, window: str, value: Any = None, where: Any = None, default: float | None = None, **more: Any
 ) -> AggregateSpec:
     us = duration(window)
-    return AggregateSpec(name=name, op=op, value=value, where=where, window=us, hop=hop(us), default=default)  # type: ignore[arg-type]
+    return AggregateSpec(name=name, op=op, value=value, where=where, window=us, hop=hop(us), default=default, **more)  # type: ignore[arg-type]
 
 
 BIG = ["gt", col("amount"), ["lit", 5.0]]
 KIND_A = ["eq", col("kind"), ["lit", "a"]]
 VALUES: list[tuple[Any, tuple[str, ...]]] = [
     (None, ("count",)),
-    (col("card"), ("count",)),
-    (col("amount"), ("count", "sum", "mean", "std", "min", "max", "first", "last")),
-    (col("count"), ("sum", "mean", "std", "min", "max", "first", "last")),
-    (col("score"), ("sum", "mean", "std", "min", "max", "first", "last")),
-    (col("online"), ("sum", "mean", "last")),
-    (col("kind"), ("count", "first", "last")),
+    (col("card"), ("count", "distinct")),
+    (col("shop"), ("distinct",)),
+    (col("amount"), ("count", "sum", "mean", "std", "min", "max", "first", "last", "nth_last", "distinct")),
+    (col("count"), ("sum", "mean", "std", "min", "max", "first", "last", "nth_last", "distinct")),
+    (col("score"), ("sum", "mean", "std", "min", "max", "first", "last", "nth_last", "distinct")),
+    (col("online"), ("sum", "mean", "last", "nth_last", "distinct")),
+    (col("kind"), ("count", "first", "last", "nth_last", "distinct")),
     (BIG, ("mean", "sum", "max")),
-    (["mul", col("amount"), col("score")], ("sum", "mean", "min")),
+    (["mul", col("amount"), col("score")], ("sum", "mean", "min", "std")),
 ]
 WINDOWS = ("7s", "1m", "10m", "45m", "3h", "2d", "12d", "20d", "45d")
 
@@ -79,6 +83,8 @@ def window_views(draw: st.DrawFn) -> ViewSpec:
                 value,
                 draw(st.sampled_from([None, None, BIG, KIND_A])),
                 draw(st.sampled_from([None, None, -1.0])),
+                nth=draw(st.integers(1, 4)),
+                cap=draw(st.sampled_from([1, 2, 1000])),
             )
         )
     return ViewSpec(
@@ -133,22 +139,52 @@ def times(draw: st.DrawFn, base: int) -> int:
 
 
 @st.composite
-def histories(draw: st.DrawFn, *, max_events: int = 40) -> list[Event]:
+def histories(draw: st.DrawFn, *, max_events: int = 40, again: bool = False) -> list[Event]:
+    """Events in LSN order. With `again` keys come again: as duplicates, corrections or deletions."""
     base = draw(st.sampled_from([0, 3 * DAY + 5 * HOUR + 1, 1_700_000_000 * SECOND]))
-    events = []
+    events: list[Event] = []
     for lsn in range(draw(st.integers(0, max_events))):
         t = draw(times(base))
         lag = draw(st.sampled_from([0, 0, 0, 1, SECOND, MINUTE, HOUR, 2 * DAY, -HOUR]))
-        events.append(Event(lsn=lsn, t=t, known=t + lag, values=draw(ROW)))
+        event = Event(lsn=lsn, t=t, known=t + lag, values=draw(ROW))
+        events.append(draw(_again(event, events)) if again and events else event)
     return events
 
 
-def frame_of(events: list[Event]) -> pl.DataFrame:
+@st.composite
+def _again(draw: st.DrawFn, event: Event, before: list[Event]) -> Event:
+    """The event itself, or a later version of an earlier one: the same again, corrected or deleted."""
+    if draw(st.integers(0, 2)):
+        return event
+    first = draw(st.sampled_from(before))
+    key = first.lsn if first.key is None else first.key
+    before[:] = [replace(e, key=key) if e.lsn == first.lsn else e for e in before]
+    known = draw(st.sampled_from([event.known, first.known, first.known + SECOND, first.known + DAY]))
+    same = draw(st.booleans())
+    return replace(
+        event,
+        t=first.t if same or draw(st.booleans()) else event.t,
+        known=known,
+        values=first.values if same else event.values | {"card": first.values["card"]},
+        key=key,
+        deleted=draw(st.integers(0, 3)) == 0,
+    )
+
+
+def frame_of(events: list[Event], source: SourceSpec = SOURCE) -> pl.DataFrame:
+    """The physical frame of a source's events; with `_deleted` where it takes corrections."""
     rows = [
-        e.values | {"_event_time": e.t, "_known_at": e.known, "_lsn": e.lsn, "_key": e.lsn.to_bytes(16, "big")}
+        e.values
+        | {"_event_time": e.t, "_known_at": e.known, "_lsn": e.lsn, "_key": _key(e).to_bytes(16, "big")}
+        | {"_deleted": e.deleted}
         for e in events
     ]
-    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    frame = pl.DataFrame(rows, schema=SCHEMA | {"_deleted": pl.Boolean}, orient="row")
+    return frame if source.corrections else frame.drop("_deleted")
+
+
+def _key(event: Event) -> int:
+    return (1 << 64) + event.lsn if event.key is None else event.key
 
 
 def keys_of(view: CompiledView, entities: list[dict[str, Any]]) -> Keys:
@@ -157,9 +193,17 @@ def keys_of(view: CompiledView, entities: list[dict[str, Any]]) -> Keys:
 
 
 def assert_equals_brute(
-    view: CompiledView, got: ViewValues, row: int, events: list[Event], entity: Any, t: int
+    view: CompiledView,
+    got: ViewValues,
+    row: int,
+    events: list[Event],
+    entity: Any,
+    t: int,
+    *,
+    whole_std: bool = False,
 ) -> None:
-    """Whole numbers, minima, maxima, first and last to the bit; float sums, means and deviations to 1e-12 relative."""
+    """Whole numbers, minima, maxima, first, last and distinct to the bit; float sums, means and deviations to 1e-12
+    relative. `whole_std`: deviations of whole numbers too are held to their own size, not to that of the values."""
     spec, source = view.spec, view.source
     expected = answer(spec, source, events, tuple(entity[c] for c in spec.entity), t)
     ops: list[str] = [a.op for a in spec.aggregates] or ["latest"] * len(expected)
@@ -169,6 +213,8 @@ def assert_equals_brute(
         assert bool(got.valid[row, k]) == (actual is not None)
         if value is None or actual is None:
             assert value is actual, (spec.features[k], value, actual)
+        elif op == "std" and kind == "whole" and whole_std:
+            assert math.isclose(actual, value, rel_tol=1e-12), (spec.features[k], value, actual)
         elif op == "std":  # as well as the problem is conditioned: the values' size counts, not only their spread
             assert math.isclose(actual, value, rel_tol=1e-12, abs_tol=1e-12 * size), (spec.features[k], value, actual)
         elif kind == "float" and op in ("sum", "mean"):

@@ -9,43 +9,74 @@ import numpy as np
 
 from flyball.features.accumulator import Flags, Floats, Plan, Words
 from flyball.features.compiled import compiled
-from flyball.features.kernel import LEVELS, RAW_AT, RAW_N, SIZE, read, reset, update
+from flyball.features.kernel import (
+    LEVELS,
+    MAP_ROW,
+    NEWEST,
+    RAW_AT,
+    RAW_N,
+    SIZE,
+    advance,
+    read,
+    reset,
+    scratch,
+    update,
+)
+
+
+@compiled
+def _copy(w: Words, m: int, size: int, to: Words, o: int, at: int) -> int:
+    """Copy a region of `size` words, that the meta word `m` points to, to `to[o + at:]`; returns where it ends."""
+    begin = w[m]
+    for k in range(size):
+        to[o + at + k] = w[begin + k]
+    to[o + m] = at
+    return at + size
 
 
 @compiled
 def _pack(w: Words, plan: Plan, to: Words, o: int) -> int:
     """Write the working state `w` as a packed one to `to[o:]`; returns the position after it."""
-    fixed = LEVELS + 2 * plan.levels.shape[0] + plan.acc_words + plan.row_words
-    to[o : o + fixed] = w[:fixed]
-    at = fixed
-    size = w[RAW_N] * plan.row_words
-    to[o + at : o + at + size] = w[w[RAW_AT] : w[RAW_AT] + size]
-    to[o + RAW_AT] = at
-    at += size
-    for level in range(plan.levels.shape[0]):
+    at = plan.fixed
+    to[o : o + at] = w[:at]
+    at = _copy(w, RAW_AT, w[RAW_N] * plan.row_words, to, o, at)
+    levels = plan.levels.shape[0]
+    for i in range(plan.maps.shape[0]):  # without the values that no exact read can need
+        m, since = LEVELS + 2 * (levels + i), w[NEWEST] - plan.maps[i, 2]
+        begin = at
+        for k in range(w[m], w[m] + w[m + 1] * MAP_ROW, MAP_ROW):
+            if w[k + 1] >= since:
+                to[o + at], to[o + at + 1] = w[k], w[k + 1]
+                at += MAP_ROW
+        to[o + m], to[o + m + 1] = begin, (at - begin) // MAP_ROW
+    for level in range(levels):
         m = LEVELS + 2 * level
-        size = w[m + 1] * (1 + plan.acc_words)
-        to[o + at : o + at + size] = w[w[m] : w[m] + size]
-        to[o + m] = at
-        at += size
+        at = _copy(w, m, w[m + 1] * (1 + plan.acc_words), to, o, at)
     to[o + SIZE] = at
     end: int = o + at
     return end
 
 
 @compiled
+def _take(blob: Words, o: int, m: int, size: int, w: Words, base: int) -> None:
+    at = o + blob[o + m]
+    for k in range(size):
+        w[base + k] = blob[at + k]
+    w[m] = base
+
+
+@compiled
 def _unpack(blob: Words, o: int, plan: Plan, w: Words) -> None:
     """Make the packed state at `blob[o]` the working state `w`."""
-    fixed = LEVELS + 2 * plan.levels.shape[0] + plan.acc_words + plan.row_words
-    w[:fixed] = blob[o : o + fixed]
-    at, size = o + blob[o + RAW_AT], blob[o + RAW_N] * plan.row_words
-    w[plan.raw_at : plan.raw_at + size] = blob[at : at + size]
-    w[RAW_AT] = plan.raw_at
-    for level in range(plan.levels.shape[0]):
-        m, base = LEVELS + 2 * level, plan.levels[level, 3]
-        at, size = o + blob[o + m], blob[o + m + 1] * (1 + plan.acc_words)
-        w[base : base + size] = blob[at : at + size]
-        w[m] = base
+    w[: plan.fixed] = blob[o : o + plan.fixed]
+    _take(blob, o, RAW_AT, w[RAW_N] * plan.row_words, w, plan.raw_at)
+    levels = plan.levels.shape[0]
+    for i in range(plan.maps.shape[0]):
+        m = LEVELS + 2 * (levels + i)
+        _take(blob, o, m, w[m + 1] * MAP_ROW, w, plan.maps[i, 3])
+    for level in range(levels):
+        m = LEVELS + 2 * level
+        _take(blob, o, m, w[m + 1] * (1 + plan.acc_words), w, plan.levels[level, 3])
 
 
 @compiled
@@ -69,7 +100,7 @@ def sweep(
         values, valid, exact: results, per row.
     """
     w = np.zeros(plan.words, np.int64)
-    acc = np.zeros(2 * plan.acc_words, np.int64)
+    acc = scratch(plan)
     f, facc = w.view(np.float64), acc.view(np.float64)
     for entity in range(row_at.shape[0] - 1):
         reset(w, plan)
@@ -96,6 +127,10 @@ def apply(plan: Plan, blob: Words, blob_at: Words, events: Words, event_at: Word
             reset(w, plan)
         else:
             _unpack(blob, blob_at[k], plan, w)
+        newest = w[NEWEST]
+        for event in range(event_at[k], event_at[k + 1]):
+            newest = max(newest, events[event * plan.row_words])
+        advance(w, plan, newest)  # at once: what no read after the batch can need is not built
         for event in range(event_at[k], event_at[k + 1]):
             update(w, f, plan, events, event * plan.row_words)
         out_at[k] = to
@@ -108,7 +143,7 @@ def read_states(
     plan: Plan, blob: Words, blob_at: Words, entity: Words, times: Words, values: Floats, valid: Flags, exact: Flags
 ) -> None:
     """Read, for each row, the packed state at `blob[blob_at[entity[row]]]` at `times[row]`."""
-    acc = np.zeros(2 * plan.acc_words, np.int64)
+    acc = scratch(plan)
     f, facc = blob.view(np.float64), acc.view(np.float64)
     for row in range(times.shape[0]):
         exact[row] = read(blob, f, blob_at[entity[row]], plan, times[row], acc, facc, values[row], valid[row])
@@ -119,6 +154,6 @@ def empty(plan: Plan) -> Words:
     """The packed state of an entity that saw nothing."""
     w = np.zeros(plan.words, np.int64)
     reset(w, plan)
-    out = np.zeros(LEVELS + 2 * plan.levels.shape[0] + plan.acc_words + plan.row_words, np.int64)
+    out = np.zeros(plan.fixed, np.int64)
     _pack(w, plan, out, 0)
     return out

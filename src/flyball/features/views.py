@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,7 +93,7 @@ class CompiledView:
         """Name, type and categories of each feature, as a value of that feature is to be read."""
         types = []
         for aggregate in self.spec.aggregates:
-            value = aggregate.value if aggregate.op in ("first", "last") else None
+            value = aggregate.value if aggregate.op in ("first", "last", "nth_last") else None
             column = self.source.column(value[2]) if value is not None and value[0] == "col" else None
             types.append((aggregate.name, column.type if column else "float", column.categories if column else ()))
         for latest in self.spec.latest:
@@ -149,7 +150,7 @@ class CompiledView:
         else:
             vector = evaluate(group.value, leaves, rows=n)
         if group.kind == "text":
-            return Vector(np.zeros(n, np.int64), vector.valid)
+            return text_hashes(vector) if group.hashed else Vector(np.zeros(n, np.int64), vector.valid)
         if group.kind == "whole":
             return Vector(vector.values.astype(np.int64), vector.valid)
         values = np.ascontiguousarray(vector.values, np.float64)
@@ -162,6 +163,17 @@ class CompiledView:
         """The kernel's answers with the declared defaults in the place of nulls."""
         filled = np.where(valid, values, self.defaults)
         return ViewValues(values=filled, valid=~np.isnan(filled), exact=exact, lsn=lsn, known_through=known_through)
+
+
+def text_hashes(vector: Vector) -> Vector:
+    """Texts as stable 64-bit hashes (BLAKE2b over UTF-8), for counting distinct ones."""
+    words: dict[str, int] = {}
+    values = np.fromiter((words.get(v) or words.setdefault(v, _hash(v)) for v in vector.values), np.int64, len(vector))
+    return Vector(values, vector.valid)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def category_codes(vector: Vector, categories: Sequence[str]) -> Vector:

@@ -17,7 +17,7 @@ from flyball.define.spec import SourceSpec, ViewSpec
 from flyball.features.batch import apply as kernel_apply
 from flyball.features.frames import once, vectors, words
 from flyball.features.index import KeyIndex
-from flyball.features.kernel import LEVELS
+from flyball.features.kernel import MAP_ROW
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
 from flyball.features.states import (
     META,
@@ -239,9 +239,10 @@ def _updated(view: CompiledView, events: Events, blobs: list[bytes | None]) -> l
     order = np.argsort(codes, kind="stable")
     event_at = np.append(np.flatnonzero(np.diff(codes[order], prepend=-1)), len(order))
     words_in, blob_at = join(blobs)
-    fixed = LEVELS + 2 * plan.levels.shape[0] + plan.acc_words + plan.row_words
-    growth = plan.levels.shape[0] * (1 + plan.acc_words) + plan.row_words  # at most, per event
-    out = np.empty(len(words_in) + n * fixed + len(order) * growth, np.int64)
+    growth = (
+        plan.levels.shape[0] * (1 + plan.acc_words) + plan.row_words + MAP_ROW * len(plan.maps)
+    )  # at most, per event
+    out = np.empty(len(words_in) + n * plan.fixed + len(order) * growth, np.int64)
     out_at = np.zeros(n + 1, np.int64)
     kernel_apply(plan, words_in, blob_at, events.rows[order].reshape(-1), event_at, out, out_at)
     data, ends = out.tobytes(), (8 * out_at).tolist()
