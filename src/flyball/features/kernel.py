@@ -329,7 +329,11 @@ def _read_head(
 def _read_window(
     w: Words, f: Floats, o: int, plan: Plan, t: int, i: int, reached: Words, everything: Flags, acc: Words, facc: Floats
 ) -> int:
-    """Sum up window `i`; where in `acc` the sum is. `reached`: from where on the sum of each level is summed up."""
+    """Sum up window `i`; where in `acc` the sum is.
+
+    `acc` holds, per level, the sum from `reached` on; then one that is used freely; then, per level, the sum after the
+    last boundary alone.
+    """
     levels, size = plan.levels, plan.acc_words
     level = top = plan.windows[i, 1]
     s = (t - plan.windows[i, 0]) // levels[level, 0] * levels[level, 0]
@@ -340,19 +344,25 @@ def _read_window(
         if boundary + hop > t or boundary < _keep_from(plan, top - 1, w[o + NEWEST]):
             break
         edge, top = boundary, top - 1
-    _merge_tiles(w, f, o, plan, top, edge, reached[top], everything, acc, facc, top * size)
-    reached[top] = min(reached[top], edge)
-    if top == level:
-        return top * size
     to = levels.shape[0] * size
-    acc[to : to + size] = acc[top * size : (top + 1) * size]
+    if edge > reached[top]:  # a longer window with finer hops came before: start again
+        after = to + size + top * size
+        acc[to : to + size] = acc[after : after + size]
+        end = t // levels[top, 0] * levels[top, 0]
+        _merge_tiles(w, f, o, plan, top, edge, end, everything, acc, facc, to)
+    else:
+        _merge_tiles(w, f, o, plan, top, edge, reached[top], everything, acc, facc, top * size)
+        reached[top] = edge
+        if top == level:
+            return int(top * size)
+        acc[to : to + size] = acc[top * size : (top + 1) * size]
     while top < level:  # and the finer tiles before it
         top += 1
         hop = levels[top, 0]
         before = -(-s // hop) * hop
         _merge_tiles(w, f, o, plan, top, before, edge, everything, acc, facc, to)
         edge = before
-    return to
+    return int(to)
 
 
 @compiled
@@ -371,6 +381,7 @@ def _read_windows(
         reached[level] = t // levels[level, 0] * levels[level, 0]
         acc[to : to + size] = acc[finer : finer + size]
         _merge_tiles(w, f, o, plan, level + 1, reached[level], reached[level + 1], everything, acc, facc, to)
+    acc[(last + 2) * size : (2 * last + 3) * size] = acc[: (last + 1) * size]
     for i in range(plan.windows.shape[0]):
         to = _read_window(w, f, o, plan, t, i, reached, everything, acc, facc)
         for k in range(plan.outs.shape[0]):
@@ -477,7 +488,7 @@ def _read_latest(w: Words, f: Floats, o: int, plan: Plan, t: int, values: Floats
 @compiled
 def scratch(plan: Plan) -> Words:
     """Memory that a read computes in."""
-    return np.zeros((plan.levels.shape[0] + 1) * plan.acc_words + 1, np.int64)
+    return np.zeros((2 * plan.levels.shape[0] + 1) * plan.acc_words, np.int64)
 
 
 @compiled

@@ -156,7 +156,6 @@ def window_plan(view: ViewSpec, source: SourceSpec, groups: list[Group], which: 
     head = max(HEAD, source.skew)
     order = _hops(view)
     windows = sorted({(a.window, order.index(a.hop)) for a in view.aggregates})
-    _check_windows(view, windows, order)
     masks, row_words = _row_words(groups)
     lists, maps = _kept(view, groups, which)
     fold_at = LEVELS + 2 * (len(order) + len(maps))
@@ -218,17 +217,6 @@ def _hops(view: ViewSpec) -> list[int]:
         if coarse % fine:
             raise _refuse(view, f"the hops {show_duration(coarse)} and {show_duration(fine)} do not divide each other")
     return order
-
-
-def _check_windows(view: ViewSpec, windows: list[tuple[int, int]], order: list[int]) -> None:
-    """A read extends the sum of a window to that of the next longer one, so hops may only get coarser."""
-    for (short, coarse), (long, fine) in pairwise(windows):
-        if fine > coarse:
-            raise _refuse(
-                view,
-                f"the window of {show_duration(long)} has hops of {show_duration(order[fine])}, finer than those of "
-                f"the window of {show_duration(short)}",
-            )
 
 
 def _kept(view: ViewSpec, groups: list[Group], which: list[int]) -> tuple[list[list[int]], list[list[int]]]:
