@@ -91,6 +91,7 @@ def test_served_values_equal_brute_force_and_the_sweep(data: st.DataObject) -> N
         assert got.lsn == writer.applied_lsn(SOURCE.name) == done
         seen = [e for e in firsts if e.lsn <= done and e.known <= now]
         check_rows(compiled, got, seen, [row for _, row in asked], at)
+        check_vectors(OnlineReader(store), compiled, got, [row for _, row in asked], at)
         check_against_the_sweep(compiled, got, frame_of([e for e in firsts if e.lsn <= done]), asked, now)
 
 
@@ -100,6 +101,18 @@ def check_rows(view: CompiledView, got: ViewValues, seen: list[Event], rows: lis
         assert got.exact[i] or at[i] < newest - 5 * MINUTE
         if got.exact[i]:
             assert_equals_brute(view, got, i, seen, row, int(at[i]))
+
+
+def check_vectors(
+    reader: OnlineReader, view: CompiledView, got: ViewValues, rows: list[dict[str, Any]], at: Any
+) -> None:
+    """One entity alone has the values that it has among many."""
+    keys = keys_of(view, rows)
+    for i, t in enumerate(at.tolist()):
+        one = reader.vector(view, keys.unique[keys.codes[i]] if keys.codes[i] >= 0 else None, t)
+        np.testing.assert_array_equal(one.values, got.values[i])
+        np.testing.assert_array_equal(one.valid, got.valid[i])
+        assert (one.exact, one.lsn, one.known_through) == (got.exact[i], got.lsn, got.known_through)
 
 
 def check_against_the_sweep(

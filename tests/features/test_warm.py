@@ -10,7 +10,7 @@ from flyball.features.warm import warm
 
 def test_warming_compiles_what_serving_and_training_call() -> None:
     warm()
-    functions: tuple[Any, ...] = (batch.sweep, batch.apply, batch.read_states)
+    functions: tuple[Any, ...] = (batch.sweep, batch.apply, batch.read_states, batch.read_one)
     for function in functions:
         assert len(function.signatures) == 1
 

@@ -29,15 +29,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from flyball.features.compiled import compiled
+from flyball.features.compiled import compiled, inlined
 
 Words = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 # Columns of `Plan.groups`: is it a float, then where its parts stand in the accumulator (-1: not kept).
-IS_FLOAT, N, SUM, STD, MIN, MAX, FIRST = 0, 1, 2, 3, 4, 5, 6
-COLUMNS = 7
+# `REST`: has it parts that are not additive.
+IS_FLOAT, N, SUM, STD, MIN, MAX, FIRST, REST = 0, 1, 2, 3, 4, 5, 6, 7
+COLUMNS = 8
 # Operators of `Plan.outs`.
 OP_COUNT, OP_SUM, OP_MEAN, OP_STD, OP_MIN, OP_MAX, OP_FIRST, OP_LAST, OP_NTH_LAST, OP_DISTINCT = range(10)
 
@@ -108,13 +109,13 @@ class Plan(NamedTuple):
 # --- sum
 
 
-@compiled
+@inlined
 def _add_whole(w: Words, at: int, x: int) -> None:
     w[at] += x >> 32
     w[at + 1] += x & _LOW
 
 
-@compiled
+@inlined
 def _add_float(f: Floats, at: int, x: float) -> None:
     s = f[at]
     total = s + x
@@ -125,10 +126,12 @@ def _add_float(f: Floats, at: int, x: float) -> None:
     f[at] = total
 
 
-@compiled
-def _merge_float(f: Floats, at: int, sf: Floats, s: int) -> None:
-    _add_float(f, at, sf[s])
-    f[at + 1] += sf[s + 1]
+@inlined
+def _merge_floats(f: Floats, at: int, groups: Words, g: int, sf: Floats, s: int, stride: int, count: int) -> None:
+    a, b = at + groups[g, SUM], s + groups[g, SUM]
+    for i in range(count):
+        _add_float(f, a, sf[b + i * stride])
+        f[a + 1] += sf[b + i * stride + 1]
 
 
 @compiled
@@ -145,7 +148,7 @@ def _total(w: Words, f: Floats, at: int, is_float: int) -> float:
 # --- standard deviation
 
 
-@compiled
+@inlined
 def _add_square(w: Words, at: int, x: int) -> None:
     high, low = abs(x) >> 32 & _LOW, abs(x) & _LOW  # the least integer is its own abs, and right as unsigned
     least, middle, most = low * low, high * low, high * high
@@ -155,18 +158,25 @@ def _add_square(w: Words, at: int, x: int) -> None:
     w[at + 3] += most >> 32
 
 
-@compiled
+@inlined
 def _add_deviation(f: Floats, at: int, n: int, x: float) -> None:
     d = x - f[at]
     f[at] += d / (n + 1)
     f[at + 1] += d * (x - f[at])
 
 
-@compiled
-def _merge_deviation(f: Floats, at: int, n: int, sf: Floats, s: int, m: int) -> None:
-    d = sf[s] - f[at]
-    f[at] += d * (m / (n + m))
-    f[at + 1] += sf[s + 1] + d * d * (n * (m / (n + m)))
+@inlined
+def _merge_deviations(
+    w: Words, f: Floats, at: int, groups: Words, g: int, sw: Words, sf: Floats, s: int, stride: int, count: int
+) -> None:
+    n, a, b, c = w[at + groups[g, N]], at + groups[g, STD], s + groups[g, STD], s + groups[g, N]
+    for i in range(count):
+        m = sw[c + i * stride]
+        if m:
+            d = sf[b + i * stride] - f[a]
+            f[a] += d * (m / (n + m))
+            f[a + 1] += sf[b + i * stride + 1] + d * d * (n * (m / (n + m)))
+            n += m
 
 
 @compiled
@@ -213,7 +223,7 @@ def _deviation(w: Words, f: Floats, at: int, group: Words, n: int) -> float:
 # --- minimum, maximum, first
 
 
-@compiled
+@inlined
 def _keep(w: Words, f: Floats, at: int, x: int, y: float, is_float: int, largest: bool, empty: bool) -> None:
     """Minimum or maximum: `x` as an integer, `y` as a float."""
     if is_float:
@@ -223,11 +233,52 @@ def _keep(w: Words, f: Floats, at: int, x: int, y: float, is_float: int, largest
         w[at] = x
 
 
-@compiled
+@inlined
 def _keep_first(w: Words, at: int, t: int, lsn: int, x: int, empty: bool) -> None:
     """The first by (event_time, lsn); values are moved as bits."""
     if empty or t < w[at] or (t == w[at] and lsn < w[at + 1]):
         w[at], w[at + 1], w[at + 2] = t, lsn, x
+
+
+@inlined
+def _merge_kept(
+    w: Words,
+    f: Floats,
+    at: int,
+    groups: Words,
+    g: int,
+    part: int,
+    largest: bool,
+    sw: Words,
+    sf: Floats,
+    s: int,
+    stride: int,
+    count: int,
+) -> None:
+    empty, a, b, c = w[at + groups[g, N]] == 0, at + groups[g, part], s + groups[g, part], s + groups[g, N]
+    if groups[g, IS_FLOAT]:
+        y = f[a]
+        for i in range(count):
+            z = sf[b + i * stride]
+            if sw[c + i * stride] and (empty or (z > y if largest else z < y)):
+                y, empty = z, False
+        f[a] = y
+    else:
+        x = w[a]
+        for i in range(count):
+            v = sw[b + i * stride]
+            if sw[c + i * stride] and (empty or (v > x if largest else v < x)):
+                x, empty = v, False
+        w[a] = x
+
+
+@inlined
+def _merge_firsts(w: Words, at: int, groups: Words, g: int, sw: Words, s: int, stride: int, count: int) -> None:
+    empty, a, b, c = w[at + groups[g, N]] == 0, at + groups[g, FIRST], s + groups[g, FIRST], s + groups[g, N]
+    for i in range(0, count * stride, stride):
+        if sw[c + i]:
+            _keep_first(w, a, sw[b + i], sw[b + i + 1], sw[b + i + 2], empty)
+            empty = False
 
 
 # --- a whole accumulator
@@ -263,35 +314,46 @@ def add(w: Words, f: Floats, at: int, plan: Plan, e: Words, row: int) -> None:
             _keep_first(w, at + group[FIRST], e[row], e[row + 1], x, n == 0)
 
 
-@compiled
-def _merge_rest(w: Words, f: Floats, at: int, group: Words, sw: Words, sf: Floats, s: int) -> None:
+@inlined
+def _merge_rest(
+    w: Words, f: Floats, at: int, groups: Words, g: int, sw: Words, sf: Floats, s: int, stride: int, count: int
+) -> None:
     """Merge what is not additive of one group, before its count is."""
-    n, m, is_float = w[at + group[N]], sw[s + group[N]], group[IS_FLOAT]
-    if m == 0:
-        return
-    if is_float and group[SUM] >= 0:
-        _merge_float(f, at + group[SUM], sf, s + group[SUM])
-    if is_float and group[STD] >= 0:
-        _merge_deviation(f, at + group[STD], n, sf, s + group[STD], m)
-    if group[MIN] >= 0:
-        b = s + group[MIN]
-        _keep(w, f, at + group[MIN], sw[b], sf[b], is_float, False, n == 0)
-    if group[MAX] >= 0:
-        b = s + group[MAX]
-        _keep(w, f, at + group[MAX], sw[b], sf[b], is_float, True, n == 0)
-    if group[FIRST] >= 0:
-        b = s + group[FIRST]
-        _keep_first(w, at + group[FIRST], sw[b], sw[b + 1], sw[b + 2], n == 0)
+    if groups[g, IS_FLOAT] and groups[g, SUM] >= 0:
+        _merge_floats(f, at, groups, g, sf, s, stride, count)
+    if groups[g, IS_FLOAT] and groups[g, STD] >= 0:
+        _merge_deviations(w, f, at, groups, g, sw, sf, s, stride, count)
+    if groups[g, MIN] >= 0:
+        _merge_kept(w, f, at, groups, g, MIN, False, sw, sf, s, stride, count)
+    if groups[g, MAX] >= 0:
+        _merge_kept(w, f, at, groups, g, MAX, True, sw, sf, s, stride, count)
+    if groups[g, FIRST] >= 0:
+        _merge_firsts(w, at, groups, g, sw, s, stride, count)
 
 
 @compiled
 def merge(w: Words, f: Floats, at: int, plan: Plan, need: Flags, sw: Words, sf: Floats, s: int) -> None:
     """Merge the accumulator at `sw[s]` into the one at `w[at]`, for the groups in `need`; others are undefined."""
     for g in range(plan.groups.shape[0]):
-        if need[g] and plan.groups[g, N] >= 0:
-            _merge_rest(w, f, at, plan.groups[g], sw, sf, s)
+        if need[g] and plan.groups[g, REST]:
+            _merge_rest(w, f, at, plan.groups, g, sw, sf, s, 1, 1)
     for k in range(plan.additive):
         w[at + k] += sw[s + k]
+
+
+@compiled
+def merge_run(
+    w: Words, f: Floats, at: int, plan: Plan, sw: Words, sf: Floats, first: int, stride: int, count: int
+) -> None:
+    """`merge` for all groups, of `count` accumulators that begin at `sw[first]` and are `stride` words apart."""
+    for g in range(plan.groups.shape[0]):
+        if plan.groups[g, REST]:
+            _merge_rest(w, f, at, plan.groups, g, sw, sf, first, stride, count)
+    for k in range(plan.additive):
+        total = w[at + k]
+        for i in range(count):
+            total += sw[first + i * stride + k]
+        w[at + k] = total
 
 
 @compiled

@@ -5,9 +5,11 @@ A *working* state has room to grow (`Plan.words`); a *packed* one is the same wo
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from flyball.features.accumulator import Flags, Floats, Plan, Words
+from flyball.features.accumulator import COLUMNS, Flags, Floats, Plan, Words
 from flyball.features.compiled import compiled
 from flyball.features.kernel import (
     LEVELS,
@@ -19,9 +21,11 @@ from flyball.features.kernel import (
     advance,
     read,
     reset,
-    scratch,
+    scratch_words,
     update,
 )
+
+_NUMBERS = 13  # of a plan; its tables follow
 
 
 @compiled
@@ -100,7 +104,7 @@ def sweep(
         values, valid, exact: results, per row.
     """
     w = np.zeros(plan.words, np.int64)
-    acc = scratch(plan)
+    acc = np.zeros(scratch_words(plan), np.int64)
     f, facc = w.view(np.float64), acc.view(np.float64)
     for entity in range(row_at.shape[0] - 1):
         reset(w, plan)
@@ -143,10 +147,54 @@ def read_states(
     plan: Plan, blob: Words, blob_at: Words, entity: Words, times: Words, values: Floats, valid: Flags, exact: Flags
 ) -> None:
     """Read, for each row, the packed state at `blob[blob_at[entity[row]]]` at `times[row]`."""
-    acc = scratch(plan)
+    acc = np.zeros(scratch_words(plan), np.int64)
     f, facc = blob.view(np.float64), acc.view(np.float64)
     for row in range(times.shape[0]):
         exact[row] = read(blob, f, blob_at[entity[row]], plan, times[row], acc, facc, values[row], valid[row])
+
+
+def flat(plan: Plan, defaults: Floats) -> Words:
+    """All that reading one state needs of a view, in one array: handing over a plan costs more than reading a state."""
+    numbers = [value for value in plan if isinstance(value, int)]
+    tables = [plan.levels, plan.groups, plan.windows, plan.lists, plan.maps, plan.outs]
+    sizes = [len(table) for table in tables]
+    floats = np.concatenate([plan.divisor, defaults]).view(np.int64)
+    return np.concatenate([np.array(numbers + sizes, np.int64), *(table.reshape(-1) for table in tables), floats])
+
+
+@compiled
+def _table(p: Words, at: int, i: int, columns: int) -> tuple[Words, int]:
+    rows = p[_NUMBERS + i]
+    return p[at : at + rows * columns].reshape((rows, columns)), at + rows * columns
+
+
+@compiled
+def read_one(p: Words, blob: Words, t: int, acc: Words, values: Floats, valid: Flags) -> bool:
+    """Read the packed state at the beginning of `blob` at `t`, with defaults in the place of nulls; is it exact.
+
+    Args:
+        p: `flat`.
+        acc: scratch, of `scratch_words`.
+    """
+    at = _NUMBERS + 6
+    levels, at = _table(p, at, 0, 4)
+    groups, at = _table(p, at, 1, COLUMNS)
+    windows, at = _table(p, at, 2, 2)
+    lists, at = _table(p, at, 3, 3)
+    maps, at = _table(p, at, 4, 4)
+    outs, at = _table(p, at, 5, 5)
+    n = outs.shape[0]
+    divisor, defaults = p[at : at + n].view(np.float64), p[at + n : at + 2 * n].view(np.float64)
+    need = p[:0].view(np.bool_).reshape((0, 1))  # for partial merges, which no read does
+    plan = Plan(
+        p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12],
+        levels, groups, windows, need, lists, maps, outs, divisor,
+    )  # fmt: skip
+    exact = read(blob, blob.view(np.float64), 0, plan, t, acc, acc.view(np.float64), values, valid)
+    for k in range(n):
+        if not valid[k]:
+            values[k], valid[k] = defaults[k], not math.isnan(defaults[k])
+    return exact
 
 
 @compiled

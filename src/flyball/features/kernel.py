@@ -25,7 +25,7 @@ import math
 
 import numpy as np
 
-from flyball.features.accumulator import IS_FLOAT, OP_DISTINCT, Flags, Floats, Plan, Words, add, finish, merge
+from flyball.features.accumulator import IS_FLOAT, OP_DISTINCT, Flags, Floats, Plan, Words, add, finish, merge_run
 from flyball.features.compiled import compiled
 
 FORMAT_VERSION = 2
@@ -72,6 +72,19 @@ def _lower_bound(w: Words, at: int, n: int, stride: int, value: int) -> int:
         else:
             high = middle
     return low
+
+
+@compiled
+def _tile_bound(w: Words, at: int, n: int, stride: int, hop: int, start: int) -> int:
+    """How many of `n` tiles begin before `start`, a multiple of their hop: at once where there are no gaps."""
+    if n == 0 or start <= w[at]:
+        return 0
+    if start > w[at + (n - 1) * stride]:
+        return n
+    guess = (start - w[at]) // hop
+    if guess < n and w[at + guess * stride] == start:
+        return int(guess)
+    return _lower_bound(w, at, min(n, guess), stride, start)
 
 
 @compiled
@@ -230,7 +243,7 @@ def _update_tiles(w: Words, f: Floats, plan: Plan, e: Words, row: int) -> None:
             continue
         m = LEVELS + 2 * level
         at, n = w[m], w[m + 1]
-        index = n - 1 if n > 0 and w[at + (n - 1) * stride] == start else _lower_bound(w, at, n, stride, start)
+        index = n - 1 if n > 0 and w[at + (n - 1) * stride] == start else _tile_bound(w, at, n, stride, hop, start)
         if index < n and w[at + index * stride] == start:
             tile = at + index * stride
         else:
@@ -281,42 +294,29 @@ def exact_from(w: Words, o: int, plan: Plan) -> int:
 
 @compiled
 def _merge_tiles(
-    w: Words,
-    f: Floats,
-    o: int,
-    plan: Plan,
-    level: int,
-    start: int,
-    end: int,
-    need: Flags,
-    acc: Words,
-    facc: Floats,
-    to: int,
+    w: Words, f: Floats, o: int, plan: Plan, level: int, start: int, end: int, acc: Words, facc: Floats, to: int
 ) -> None:
     """Merge the tiles of a level from `start` up to `end` into the accumulator at `acc[to]`."""
     if start >= end:
         return
     m, stride = o + LEVELS + 2 * level, 1 + plan.acc_words
     at, n = o + w[m], w[m + 1]
-    for i in range(_lower_bound(w, at, n, stride, start), n):
-        tile = at + i * stride
-        if w[tile] >= end:
-            break
-        merge(acc, facc, to, plan, need, w, f, tile + 1)
+    hop = plan.levels[level, 0]
+    first = _tile_bound(w, at, n, stride, hop, start)
+    count = _tile_bound(w, at, n, stride, hop, -(-end // hop) * hop) - first
+    merge_run(acc, facc, to, plan, w, f, at + first * stride + 1, stride, count)
 
 
 @compiled
-def _read_head(
-    w: Words, f: Floats, o: int, plan: Plan, t: int, everything: Flags, acc: Words, facc: Floats, to: int
-) -> None:
+def _read_head(w: Words, f: Floats, o: int, plan: Plan, t: int, acc: Words, facc: Floats, to: int) -> None:
     """The rows from the last boundary of the finest hop to `t`, into the accumulator at `acc[to]`."""
     last = plan.levels.shape[0] - 1
     start = t // plan.levels[last, 0] * plan.levels[last, 0]
     if t > w[o + NEWEST]:  # nothing is newer: the open tile is the head
-        _merge_tiles(w, f, o, plan, last, start, t, everything, acc, facc, to)
+        _merge_tiles(w, f, o, plan, last, start, t, acc, facc, to)
         return
     if w[o + FOLD_HOP] == start:
-        merge(acc, facc, to, plan, everything, w, f, o + plan.fold_at)
+        merge_run(acc, facc, to, plan, w, f, o + plan.fold_at, 1, 1)
     at, n = o + w[o + RAW_AT], w[o + RAW_N]
     for i in range(_lower_bound(w, at, n, plan.row_words, start), n):
         row = at + i * plan.row_words
@@ -327,7 +327,7 @@ def _read_head(
 
 @compiled
 def _read_window(
-    w: Words, f: Floats, o: int, plan: Plan, t: int, i: int, reached: Words, everything: Flags, acc: Words, facc: Floats
+    w: Words, f: Floats, o: int, plan: Plan, t: int, i: int, reached: Words, acc: Words, facc: Floats
 ) -> int:
     """Sum up window `i`; where in `acc` the sum is.
 
@@ -349,9 +349,9 @@ def _read_window(
         after = to + size + top * size
         acc[to : to + size] = acc[after : after + size]
         end = t // levels[top, 0] * levels[top, 0]
-        _merge_tiles(w, f, o, plan, top, edge, end, everything, acc, facc, to)
+        _merge_tiles(w, f, o, plan, top, edge, end, acc, facc, to)
     else:
-        _merge_tiles(w, f, o, plan, top, edge, reached[top], everything, acc, facc, top * size)
+        _merge_tiles(w, f, o, plan, top, edge, reached[top], acc, facc, top * size)
         reached[top] = edge
         if top == level:
             return int(top * size)
@@ -360,7 +360,7 @@ def _read_window(
         top += 1
         hop = levels[top, 0]
         before = -(-s // hop) * hop
-        _merge_tiles(w, f, o, plan, top, before, edge, everything, acc, facc, to)
+        _merge_tiles(w, f, o, plan, top, before, edge, acc, facc, to)
         edge = before
     return int(to)
 
@@ -371,19 +371,18 @@ def _read_windows(
 ) -> None:
     levels, size = plan.levels, plan.acc_words
     last = levels.shape[0] - 1
-    everything = np.ones(plan.groups.shape[0], np.bool_)
     reached = np.zeros(last + 1, np.int64)
     acc[: (last + 2) * size] = 0
-    _read_head(w, f, o, plan, t, everything, acc, facc, last * size)
+    _read_head(w, f, o, plan, t, acc, facc, last * size)
     reached[last] = t // levels[last, 0] * levels[last, 0]
     for level in range(last - 1, -1, -1):  # per level, what is after its last boundary
         to, finer = level * size, (level + 1) * size
         reached[level] = t // levels[level, 0] * levels[level, 0]
         acc[to : to + size] = acc[finer : finer + size]
-        _merge_tiles(w, f, o, plan, level + 1, reached[level], reached[level + 1], everything, acc, facc, to)
+        _merge_tiles(w, f, o, plan, level + 1, reached[level], reached[level + 1], acc, facc, to)
     acc[(last + 2) * size : (2 * last + 3) * size] = acc[: (last + 1) * size]
     for i in range(plan.windows.shape[0]):
-        to = _read_window(w, f, o, plan, t, i, reached, everything, acc, facc)
+        to = _read_window(w, f, o, plan, t, i, reached, acc, facc)
         for k in range(plan.outs.shape[0]):
             if plan.outs[k, 2] == i and plan.outs[k, 4] < 0:
                 group = plan.groups[plan.outs[k, 1]]
@@ -486,9 +485,9 @@ def _read_latest(w: Words, f: Floats, o: int, plan: Plan, t: int, values: Floats
 
 
 @compiled
-def scratch(plan: Plan) -> Words:
-    """Memory that a read computes in."""
-    return np.zeros((2 * plan.levels.shape[0] + 1) * plan.acc_words, np.int64)
+def scratch_words(plan: Plan) -> int:
+    """How much memory a read computes in."""
+    return int((2 * plan.levels.shape[0] + 1) * plan.acc_words)
 
 
 @compiled
@@ -497,7 +496,7 @@ def read(
 ) -> bool:
     """Read the state at `w[o]` at time `t` into one value and validity per feature; returns whether they are exact.
 
-    `acc` is `scratch` (`facc` is the same memory as floats).
+    `acc` is scratch of `scratch_words` (`facc` is the same memory as floats).
     """
     if plan.latest:
         _read_latest(w, f, o, plan, t, values, valid)

@@ -10,7 +10,7 @@ import numpy as np
 
 from flyball.define.expression import LEAVES, OPERATORS, leaves
 from flyball.define.spec import AggregateSpec, SourceSpec, ViewSpec
-from flyball.features.accumulator import COLUMNS, IS_FLOAT, PARTS, WIDTHS, Plan, is_additive
+from flyball.features.accumulator import COLUMNS, IS_FLOAT, PARTS, REST, WIDTHS, Plan, is_additive
 from flyball.features.kernel import LEVELS, LIST_ROW, MAP_ROW
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.ids import canonical
@@ -285,7 +285,7 @@ def _accumulator(view: ViewSpec, groups: list[Group], which: list[int]) -> tuple
     wanted = []
     for g, group in enumerate(groups):
         is_float = group.kind == "float"
-        table[g, IS_FLOAT] = is_float
+        table[g, IS_FLOAT], table[g, REST] = is_float, 0
         ops = {a.op for a, w in zip(view.aggregates, which, strict=True) if w == g}
         parts = {part for op in ops if op in PARTS for part in PARTS[op][is_float]}
         wanted += [(not is_additive(part, is_float=is_float), g, part, WIDTHS[part][is_float]) for part in parts]
@@ -293,5 +293,6 @@ def _accumulator(view: ViewSpec, groups: list[Group], which: list[int]) -> tuple
     for rest, g, part, width in sorted(wanted):
         table[g, part] = at
         at += width
+        table[g, REST] = table[g, REST] == 1 or rest
         additive = additive if rest else at
     return table, at, additive

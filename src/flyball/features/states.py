@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,14 +20,23 @@ from flyball.features.accumulator import Words
 from flyball.features.ports import ReadTransaction
 
 META = "meta"
+NEVER = -(1 << 62)
 _OFFSET = 1 << 63
+_STATE = struct.Struct("<3q")
 
 
-class SourceState(msgspec.Struct, frozen=True, kw_only=True):
-    """`lsn`: the last one applied (0: none). `known_through`: history known by then has been made visible."""
+class SourceState(NamedTuple):
+    """How far a source is.
+
+    Args:
+        lsn: the last one applied (0: none).
+        known_through: history known by then has been made visible.
+        evicted: of an entity that is not there nothing is said for times before it: it may have been dropped.
+    """
 
     lsn: int = 0
-    known_through: int = -(1 << 62)
+    known_through: int = NEVER
+    evicted: int = NEVER
 
 
 def view_space(definition: str) -> str:
@@ -56,7 +65,11 @@ def view_key(definition: str) -> bytes:
 
 def source_state(transaction: ReadTransaction, source: str) -> SourceState:
     data = transaction.get(META, source_key(source))
-    return SourceState() if data is None else msgspec.msgpack.decode(data, type=SourceState)
+    return SourceState() if data is None else SourceState(*_STATE.unpack(data))
+
+
+def encode_state(state: SourceState) -> bytes:
+    return _STATE.pack(*state)
 
 
 def ordered(*numbers: int) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.features.accumulator import Flags, Floats, Plan, Words
-from flyball.features.batch import empty
+from flyball.features.batch import empty, flat
 from flyball.features.evaluate import evaluate
 from flyball.features.keys import Keys, encode_keys
 from flyball.features.plan import (
@@ -113,6 +113,11 @@ class CompiledView:
     def empty_state(self) -> Words:
         """The packed state of an entity that saw nothing."""
         return empty(self.plan)
+
+    @cached_property
+    def flat(self) -> Words:
+        """What `batch.read_one` takes."""
+        return flat(self.plan, self.defaults)
 
     def events(self, columns: Mapping[str, Vector], t: Words, lsn: Words) -> Events:
         """Physical columns of the source, with the events' times and LSNs, as rows of the kernel."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from flyball.define.spec import AggregateSpec, ColumnSpec, LatestSpec, SourceSpec, ViewSpec
 from flyball.features import batch
+from flyball.features.kernel import scratch_words
 from flyball.features.views import CompiledView
 from flyball.kernel.times import HOUR, hop
 
@@ -35,6 +36,7 @@ def warm() -> None:
         batch.sweep(plan, events, time_zero, two, time_zero, two, values, valid, exact)
         batch.apply(plan, nothing, one, events, two, out, out_at)
         batch.read_states(plan, nothing, one, one, time_zero, values, valid, exact)
+        batch.read_one(view.flat, nothing, 0, np.zeros(scratch_words(plan), np.int64), values[0], valid[0])
 
 
 if __name__ == "__main__":

@@ -17,12 +17,13 @@ from flyball.define.spec import SourceSpec, ViewSpec
 from flyball.features.batch import apply as kernel_apply
 from flyball.features.frames import once, vectors, words
 from flyball.features.index import KeyIndex
-from flyball.features.kernel import MAP_ROW
+from flyball.features.kernel import FORMAT_VERSION, MAP_ROW
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
 from flyball.features.states import (
     META,
     SourceState,
     encode,
+    encode_state,
     held_space,
     join,
     ordered,
@@ -113,7 +114,7 @@ class OnlineWriter:
                 held = min(held, int(known[later].min()))
             self._update(transaction, source, events.filter(pl.Series(~later)))
             lsn = int(words(fresh, "_lsn")[-1])
-            self._save(transaction, source, SourceState(lsn=lsn, known_through=max(state.known_through, now)))
+            self._save(transaction, source, state._replace(lsn=lsn, known_through=max(state.known_through, now)))
         self._next_held[source] = held
         return fresh.height
 
@@ -127,7 +128,7 @@ class OnlineWriter:
                 released, held = self._release(transaction, spec, now)
                 state = source_state(transaction, name)
                 through = max(state.known_through, now)
-                self._save(transaction, name, SourceState(lsn=state.lsn, known_through=through))
+                self._save(transaction, name, state._replace(known_through=through))
             self._next_held[name] = held
             count += released
         return count
@@ -162,7 +163,7 @@ class OnlineWriter:
             raise NotFoundError(f"the ingest plan has no source {name!r}", code="source_not_found") from None
 
     def _save(self, transaction: WriteTransaction, source: str, state: SourceState) -> None:
-        transaction.put(META, source_key(source), encode(state))
+        transaction.put(META, source_key(source), encode_state(state))
 
     def _build(self, transaction: WriteTransaction, view: CompiledView) -> None:
         """Build a new view from what was applied and is known, up to the LSN that the source stands at."""
@@ -224,7 +225,7 @@ class OnlineWriter:
 
 def _built(view: CompiledView) -> dict[str, Any]:
     """What is noted of a view that was built. Its head follows the source's skew, and says what a state still holds."""
-    return {"source": view.source.name, "head": view.plan.head}
+    return {"source": view.source.name, "head": view.plan.head, "format": FORMAT_VERSION}
 
 
 def _same_head(transaction: WriteTransaction, view: CompiledView) -> bool:
