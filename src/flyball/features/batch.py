@@ -12,6 +12,7 @@ import numpy as np
 from flyball.features.accumulator import COLUMNS, Flags, Floats, Plan, Words
 from flyball.features.compiled import compiled
 from flyball.features.kernel import (
+    FLOOR,
     LEVELS,
     MAP_ROW,
     NEWEST,
@@ -118,8 +119,11 @@ def sweep(
 
 
 @compiled
-def apply(plan: Plan, blob: Words, blob_at: Words, events: Words, event_at: Words, out: Words, out_at: Words) -> None:
-    """Update packed states: `blob[blob_at[k]:]` (-1: a new entity) takes `events[event_at[k]:event_at[k + 1]]`.
+def apply(
+    plan: Plan, blob: Words, blob_at: Words, events: Words, event_at: Words, out: Words, out_at: Words, floor: int
+) -> None:
+    """Update packed states: `blob[blob_at[k]:]` (-1: a new entity, of which
+    nothing is known before `floor`) takes `events[event_at[k]:event_at[k + 1]]`.
 
     The results are packed one after another into `out`; `out_at[k]` is where the k-th begins.
     """
@@ -129,6 +133,7 @@ def apply(plan: Plan, blob: Words, blob_at: Words, events: Words, event_at: Word
     for k in range(blob_at.shape[0]):
         if blob_at[k] < 0:
             reset(w, plan)
+            w[FLOOR] = floor
         else:
             _unpack(blob, blob_at[k], plan, w)
         newest = w[NEWEST]

@@ -29,7 +29,7 @@ class ReadTransaction(Protocol):
 
 
 class WriteTransaction(ReadTransaction, Protocol):
-    def put(self, space: str, key: bytes, value: bytes) -> None:
+    def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         """Add or replace."""
         ...
 

@@ -5,6 +5,12 @@ view/DEFINITION entity key → packed state
 key/SOURCE      event key → first LSN
 age/SOURCE      time, event key → nothing: the order in which keys are forgotten
 held/SOURCE     time at which it is known, LSN → an event that nobody may see yet
+
+And of sources that take corrections:
+
+version/SOURCE    event key → (known_at, lsn) of its newest version, and its age
+rows/DEFINITION   entity key, event time, LSN → event key, raw row
+place/DEFINITION  event key → where its row is
 """
 
 from __future__ import annotations
@@ -53,6 +59,18 @@ def age_space(source: str) -> str:
 
 def held_space(source: str) -> str:
     return f"held/{source}"
+
+
+def version_space(source: str) -> str:
+    return f"version/{source}"
+
+
+def row_space(definition: str) -> str:
+    return f"rows/{definition}"
+
+
+def place_space(definition: str) -> str:
+    return f"place/{definition}"
 
 
 def source_key(source: str) -> bytes:

@@ -53,6 +53,16 @@ class Events:
     keys: Keys
     index: Words  # where each row stood in what was given
 
+    @classmethod
+    def of_one(cls, rows: Words, entity: bytes) -> Events:
+        """Raw rows of one entity."""
+        return cls(rows=rows, keys=Keys(np.zeros(len(rows), np.int64), [entity]), index=np.arange(len(rows)))
+
+    def take(self, which: Words) -> Events:
+        """Some of the events."""
+        keys = Keys(self.keys.codes[which], self.keys.unique)
+        return Events(rows=self.rows[which], keys=keys, index=self.index[which])
+
 
 class CompiledView:
     """A view and its source, ready for the kernel.
@@ -108,6 +118,13 @@ class CompiledView:
         for expr in [e for a in self.spec.aggregates for e in (a.value, a.where)] + [self.spec.where]:
             names |= _columns(expr)
         return tuple(c.name for c in self.source.columns if c.name in names)
+
+    @cached_property
+    def reach(self) -> int | None:
+        """How long an event can matter after it happened, its lateness aside; None: for ever."""
+        if self.spec.kind == "latest":
+            return None if self.spec.ttl is None else self.spec.ttl + self.plan.head
+        return int(self.plan.windows[:, 0].max() + self.plan.levels[0, 0]) + self.plan.head
 
     @cached_property
     def empty_state(self) -> Words:

@@ -34,7 +34,7 @@ def warm() -> None:
         values, valid, exact = np.zeros((1, 1)), np.zeros((1, 1), np.bool_), np.zeros(1, np.bool_)
         out, out_at = np.zeros(10 * len(nothing) + 100, np.int64), np.zeros(2, np.int64)
         batch.sweep(plan, events, time_zero, two, time_zero, two, values, valid, exact)
-        batch.apply(plan, nothing, one, events, two, out, out_at)
+        batch.apply(plan, nothing, one, events, two, out, out_at, 0)
         batch.read_states(plan, nothing, one, one, time_zero, values, valid, exact)
         batch.read_one(view.flat, nothing, 0, np.zeros(scratch_words(plan), np.int64), values[0], valid[0])
 

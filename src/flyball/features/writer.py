@@ -7,6 +7,7 @@ held-back history and the applied LSN, so that after a crash the log goes on exa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -14,26 +15,31 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import SourceSpec, ViewSpec
-from flyball.features.batch import apply as kernel_apply
-from flyball.features.frames import once, vectors, words
+from flyball.features.accumulator import Words
+from flyball.features.corrections import newest_versions, replace_versions
+from flyball.features.eviction import Eviction
+from flyball.features.frames import CURRENT, history, vectors, words
 from flyball.features.index import KeyIndex
-from flyball.features.kernel import FORMAT_VERSION, MAP_ROW
+from flyball.features.kernel import FORMAT_VERSION
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
 from flyball.features.states import (
     META,
+    NEVER,
     SourceState,
     encode,
     encode_state,
     held_space,
-    join,
     ordered,
+    place_space,
+    row_space,
     source_key,
     source_state,
     unordered,
     view_key,
     view_space,
 )
-from flyball.features.views import CompiledView, Events
+from flyball.features.updating import updated
+from flyball.features.views import CompiledView
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError
 
@@ -67,6 +73,7 @@ class OnlineWriter:
         self._sources: dict[str, SourceSpec] = {}
         self._views: dict[str, CompiledView] = {}
         self._index: dict[str, KeyIndex] = {}
+        self._eviction = Eviction()
         self._next_held: dict[str, int] = {}  # when the next held-back event becomes known
         if store.needs_rebuild():
             store.reset()
@@ -83,7 +90,8 @@ class OnlineWriter:
             stored = {key[len(b"view/") :].decode() for key, _ in transaction.items(META) if key.startswith(b"view/")}
             stale = {name for name in stored & set(wanted) if not _same_head(transaction, wanted[name])}
             for gone in (stored - set(wanted)) | stale:
-                transaction.clear(view_space(gone))
+                for space in (view_space, row_space, place_space):
+                    transaction.clear(space(gone))
                 transaction.delete(META, view_key(gone))
             for view in wanted.values():
                 if view.definition not in stored - stale:
@@ -95,8 +103,8 @@ class OnlineWriter:
     def apply(self, source: str, frame: pl.DataFrame) -> int:
         """Apply a physical frame and remember its keys, in one transaction; how many rows were new.
 
-        Idempotent: rows up to `applied_lsn` are skipped. A key that was seen before changes nothing, and an event that
-        is not known yet is held back.
+        Idempotent: rows up to `applied_lsn` are skipped. A key that was seen before changes nothing, or is corrected,
+        and an event that is not known yet is held back.
         """
         spec, now = self._source(source), self._clock.now()
         with self._store.write() as transaction:
@@ -105,18 +113,35 @@ class OnlineWriter:
             if fresh.is_empty():
                 return 0
             held = self._release(transaction, spec, now)[1]
-            first = self._index[source].add(transaction, fresh, now=now, horizon=spec.lateness)
-            events = fresh.filter(pl.Series(first))
-            known = np.maximum(words(events, "_known_at"), words(events, "_event_time") - spec.skew)
+            events, known = self._accept(transaction, spec, fresh, now)
             later = known > now
             if later.any():
                 self._hold(transaction, source, events.filter(pl.Series(later)), known[later])
                 held = min(held, int(known[later].min()))
-            self._update(transaction, source, events.filter(pl.Series(~later)))
+            held = min(held, self._update(transaction, spec, events.filter(pl.Series(~later)), now))
             lsn = int(words(fresh, "_lsn")[-1])
-            self._save(transaction, source, state._replace(lsn=lsn, known_through=max(state.known_through, now)))
+            state = state._replace(lsn=lsn, known_through=max(state.known_through, now))
+            self._save(transaction, source, self._evict(transaction, spec, state, now))
         self._next_held[source] = held
         return fresh.height
+
+    def _accept(
+        self, transaction: WriteTransaction, spec: SourceSpec, fresh: pl.DataFrame, now: int
+    ) -> tuple[pl.DataFrame, Words]:
+        """The events that may count, and from when on they may be seen."""
+        known = words(fresh, "_known_at")
+        if spec.corrections:  # what is ahead of its time is held back later: it may still take another's place now
+            return fresh, known
+        first = self._index[spec.name].add(transaction, fresh, now=now, horizon=spec.lateness)
+        known = np.maximum(known, words(fresh, "_event_time") - spec.skew)
+        return fresh.filter(pl.Series(first)), known[first]
+
+    def _evict(self, transaction: WriteTransaction, spec: SourceSpec, state: SourceState, now: int) -> SourceState:
+        """Drop a few of the entities that nobody can need; the state of the source, which then says so."""
+        mine = [view for view in self._views.values() if view.source.name == spec.name]
+        if self._eviction.sweep(transaction, spec, mine, now):
+            return state._replace(evicted=max(state.evicted, now - spec.lateness))
+        return state
 
     def release(self, now: int) -> int:
         """Make the held-back history visible that is known by `now`; how many events."""
@@ -134,10 +159,19 @@ class OnlineWriter:
         return count
 
     def seen_first(self, source: str, keys: pl.Series, lsns: pl.Series) -> pl.Series:
-        """Boolean: is the event with this LSN the first with its key. A key that was forgotten counts as first."""
-        self._source(source)
+        """Boolean: is the event with this LSN the first with its key. A key that was forgotten counts as first.
+
+        Of a source that takes corrections, all are: each is a version of its own.
+        """
+        if self._source(source).corrections:
+            return pl.Series([True] * len(keys), dtype=pl.Boolean)
         with self._store.read() as transaction:
             return pl.Series(self._index[source].is_first(transaction, keys.to_list(), lsns.to_numpy()))
+
+    @property
+    def views(self) -> tuple[CompiledView, ...]:
+        """The views that are kept."""
+        return tuple(self._views.values())
 
     def applied_lsn(self, source: str) -> int:
         """The last LSN applied; 0: none."""
@@ -171,17 +205,37 @@ class OnlineWriter:
         state = source_state(transaction, source.name)
         if state.lsn > 0:
             frame = self._history.events(source.name, view.columns, through_lsn=state.lsn)
-            known = pl.max_horizontal("_known_at", pl.col("_event_time") - source.skew)
-            frame = once(frame.filter((pl.col("_lsn") <= state.lsn) & (known <= state.known_through)))
-            self._update_view(transaction, view, frame.sort("_known_at", "_lsn"))
+            ahead = pl.col("_event_time") - source.skew > state.known_through
+            frame = frame.filter((pl.col("_lsn") <= state.lsn) & (pl.col("_known_at") <= state.known_through))
+            frame = history(frame, source).filter((pl.col("_until") == CURRENT) & ~ahead)
+            if source.corrections:
+                replace_versions(transaction, view, [], frame, NEVER)
+            else:
+                self._update_view(transaction, view, frame.sort("_known_at", "_lsn"), NEVER)
         transaction.put(META, view_key(view.definition), encode(_built(view)))
 
-    def _update(self, transaction: WriteTransaction, source: str, frame: pl.DataFrame) -> None:
-        for view in self._views.values():
-            if view.source.name == source and frame.height:
-                self._update_view(transaction, view, frame)
+    def _update(self, transaction: WriteTransaction, spec: SourceSpec, frame: pl.DataFrame, now: int) -> int:
+        """Let events be seen that are known; when the next of them that are ahead of their time will be."""
+        if frame.is_empty():
+            return _NEVER
+        floor = source_state(transaction, spec.name).evicted
+        mine = [view for view in self._views.values() if view.source.name == spec.name]
+        if not spec.corrections:
+            for view in mine:
+                self._update_view(transaction, view, frame, floor)
+            return _NEVER
+        frame = newest_versions(transaction, spec.name, frame, now)
+        gone, held = frame["_key"].to_list(), _NEVER
+        frame = frame.filter(~pl.col("_deleted").fill_null(False))
+        seen_from = words(frame, "_event_time") - spec.skew
+        if (ahead := seen_from > now).any():
+            self._hold(transaction, spec.name, frame.filter(pl.Series(ahead)), seen_from[ahead])
+            held = int(seen_from[ahead].min())
+        for view in mine:
+            replace_versions(transaction, view, gone, frame.filter(pl.Series(~ahead)), floor)
+        return held
 
-    def _update_view(self, transaction: WriteTransaction, view: CompiledView, frame: pl.DataFrame) -> None:
+    def _update_view(self, transaction: WriteTransaction, view: CompiledView, frame: pl.DataFrame, floor: int) -> None:
         """Apply events, in the frame's order, to the states of their entities."""
         columns = vectors(frame, view.columns)
         events = view.events(columns, words(frame, "_event_time"), words(frame, "_lsn"))
@@ -190,8 +244,8 @@ class OnlineWriter:
         codes = np.unique(events.keys.codes)
         keys = [events.keys.unique[code] for code in codes]
         space = view_space(view.definition)
-        for key, state in zip(keys, _updated(view, events, transaction.get_many(space, keys)), strict=True):
-            transaction.put(space, key, state)
+        states = updated(view, events, transaction.get_many(space, keys), floor)
+        transaction.put_many(space, sorted(zip(keys, states, strict=True), key=itemgetter(0)))
 
     def _hold(self, transaction: WriteTransaction, source: str, frame: pl.DataFrame, known: np.ndarray) -> None:
         space = held_space(source)
@@ -217,9 +271,11 @@ class OnlineWriter:
             rows.append(msgspec.msgpack.decode(data))
             transaction.delete(space, key)
         schema = {c.name: _PHYSICAL.get(c.type, pl.Int64()) for c in spec.columns} | _SYSTEM
+        if spec.corrections:
+            schema["_deleted"] = pl.Boolean()
         names = list(schema)
         frame = pl.DataFrame([[row.get(name) for name in names] for row in rows], schema=schema, orient="row")
-        self._update(transaction, spec.name, frame)
+        following = min(following, self._update(transaction, spec, frame, now))
         return len(rows), following
 
 
@@ -231,20 +287,3 @@ def _built(view: CompiledView) -> dict[str, Any]:
 def _same_head(transaction: WriteTransaction, view: CompiledView) -> bool:
     data = transaction.get(META, view_key(view.definition))
     return data is not None and msgspec.msgpack.decode(data) == _built(view)
-
-
-def _updated(view: CompiledView, events: Events, blobs: list[bytes | None]) -> list[bytes]:
-    """The packed states of the events' entities (ascending by code) after the events."""
-    plan = view.plan
-    codes, n = events.keys.codes, len(blobs)
-    order = np.argsort(codes, kind="stable")
-    event_at = np.append(np.flatnonzero(np.diff(codes[order], prepend=-1)), len(order))
-    words_in, blob_at = join(blobs)
-    growth = (
-        plan.levels.shape[0] * (1 + plan.acc_words) + plan.row_words + MAP_ROW * len(plan.maps)
-    )  # at most, per event
-    out = np.empty(len(words_in) + n * plan.fixed + len(order) * growth, np.int64)
-    out_at = np.zeros(n + 1, np.int64)
-    kernel_apply(plan, words_in, blob_at, events.rows[order].reshape(-1), event_at, out, out_at)
-    data, ends = out.tobytes(), (8 * out_at).tolist()
-    return [data[ends[k] : ends[k + 1]] for k in range(n)]

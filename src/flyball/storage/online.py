@@ -80,7 +80,7 @@ class _LmdbTransaction:
                 yield address[len(prefix) :], bytes(cursor.value())
                 found = cursor.set_range(address + b"\0")  # the next one, even where this one was deleted meanwhile
 
-    def put(self, space: str, key: bytes, value: bytes) -> None:
+    def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         self._txn.put(_address(space, key), value)
 
     def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
@@ -214,7 +214,7 @@ class _MemoryTransaction:
         for key, value in items:
             self.overlay[_address(space, key)] = bytes(value)
 
-    def put(self, space: str, key: bytes, value: bytes) -> None:
+    def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         self.overlay[_address(space, key)] = bytes(value)
 
     def delete(self, space: str, key: bytes) -> None:
