@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 
 from flyball.features.accumulator import Words
-from flyball.features.frames import vectors, words
+from flyball.features.frames import words
 from flyball.features.ports import WriteTransaction
 from flyball.features.states import ordered, place_space, row_space, version_space, view_space
-from flyball.features.updating import updated
+from flyball.features.updating import frame_events, put_updated
 from flyball.features.views import CompiledView, Events
 
 _VERSION = struct.Struct("<3q")  # known_at, lsn, age: when it came or happened, whichever is later
@@ -52,23 +52,15 @@ def replace_versions(
         floor: before this time there may be rows that are kept no more.
     """
     touched = _remove(transaction, view, gone)
-    added = view.events(vectors(frame, view.columns), words(frame, "_event_time"), words(frame, "_lsn"))
+    added = frame_events(view, frame)
     _insert(transaction, view, added, frame["_key"].to_list())
-    space, unique = view_space(view.definition), added.keys.unique
-    entities = [unique[code] for code in np.unique(added.keys.codes)]
-    grown = [entity for entity in entities if entity not in touched]
-    if grown:
-        codes = np.array([entity not in touched for entity in unique], np.bool_)[added.keys.codes]
-        more = added.take(np.flatnonzero(codes))
-        states = updated(view, more, transaction.get_many(space, grown), floor)
-        transaction.put_many(space, list(zip(grown, states, strict=True)))
+    grown = np.array([entity not in touched for entity in added.keys.unique], np.bool_)
+    put_updated(transaction, view, added.take(np.flatnonzero(grown[added.keys.codes])), floor)
+    space = view_space(view.definition)
     for entity in sorted(touched):
+        transaction.delete(space, entity)
         rows = _rows(transaction, view, entity)
-        if len(rows):
-            events = Events.of_one(rows, entity)
-            transaction.put(space, entity, updated(view, events, [None], floor)[0])
-        else:
-            transaction.delete(space, entity)
+        put_updated(transaction, view, Events.of_one(rows, entity), floor)
 
 
 def _remove(transaction: WriteTransaction, view: CompiledView, keys: list[bytes]) -> set[bytes]:

@@ -82,6 +82,7 @@ class CompiledView:
         else:
             self.groups = latest_groups(view, source)
             self.plan = latest_plan(view, source, self.groups, raw_limit)
+        self.known_keys: dict[Any, bytes] = {}  # of entities that were seen lately
         self.definition = self._definition()
         self.feature_types = self._feature_types()
         defaults: list[Any] = [a.default for a in view.aggregates] + [c.default for c in view.latest]
@@ -114,7 +115,13 @@ class CompiledView:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns of the source that the view reads."""
-        names = set(self.spec.entity) | {c.column for c in self.spec.latest}
+        names = {*self.spec.entity, *self.value_columns}
+        return tuple(c.name for c in self.source.columns if c.name in names)
+
+    @cached_property
+    def value_columns(self) -> tuple[str, ...]:
+        """Those of them that values and filters are computed from."""
+        names = {c.column for c in self.spec.latest}
         for expr in [e for a in self.spec.aggregates for e in (a.value, a.where)] + [self.spec.where]:
             names |= _columns(expr)
         return tuple(c.name for c in self.source.columns if c.name in names)
@@ -136,12 +143,16 @@ class CompiledView:
         """What `batch.read_one` takes."""
         return flat(self.plan, self.defaults)
 
-    def events(self, columns: Mapping[str, Vector], t: Words, lsn: Words) -> Events:
-        """Physical columns of the source, with the events' times and LSNs, as rows of the kernel."""
+    def events(self, columns: Mapping[str, Vector], t: Words, lsn: Words, keys: Keys | None = None) -> Events:
+        """Physical columns of the source, with the events' times and LSNs, as rows of the kernel.
+
+        Where the entities' `keys` are given, of `columns` only `value_columns` are read.
+        """
         n = len(t)
-        keys = encode_keys([columns[c.name] for c in self.entity], self.entity, n)
+        names = self.columns if keys is None else self.value_columns
+        keys = encode_keys([columns[c.name] for c in self.entity], self.entity, n) if keys is None else keys
         leaves: dict[LeafKey, Vector] = {("time",): Vector(t, np.ones(n, np.bool_))}
-        for name in self.columns:
+        for name in names:
             leaves[column_key(self.source.name, name)] = logical(columns[name], self.source.column(name))
         wanted = keys.codes >= 0
         if self.spec.where is not None:
@@ -155,6 +166,9 @@ class CompiledView:
             rows[:, 2 + g // 64] |= present.astype(np.int64) << np.int64(g % 64)
             rows[:, 2 + self.plan.mask_words + g] = np.where(present, vector.values, 0)
             seen |= present
+        everything = bool(wanted.all() and (seen.all() or self.spec.kind == "latest"))
+        if everything:
+            return Events(rows=rows, keys=keys, index=np.arange(n))
         if self.spec.kind == "window":
             wanted &= seen
         index = np.flatnonzero(wanted)

@@ -7,7 +7,6 @@ held-back history and the applied LSN, so that after a crash the log goes on exa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -18,13 +17,12 @@ from flyball.define.spec import SourceSpec, ViewSpec
 from flyball.features.accumulator import Words
 from flyball.features.corrections import newest_versions, replace_versions
 from flyball.features.eviction import Eviction
-from flyball.features.frames import CURRENT, history, vectors, words
+from flyball.features.frames import CURRENT, history, words
 from flyball.features.index import KeyIndex
 from flyball.features.kernel import FORMAT_VERSION
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
 from flyball.features.states import (
     META,
-    NEVER,
     SourceState,
     encode,
     encode_state,
@@ -38,7 +36,7 @@ from flyball.features.states import (
     view_key,
     view_space,
 )
-from flyball.features.updating import updated
+from flyball.features.updating import frame_events, put_updated
 from flyball.features.views import CompiledView
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError
@@ -204,15 +202,23 @@ class OnlineWriter:
         source = view.source
         state = source_state(transaction, source.name)
         if state.lsn > 0:
-            frame = self._history.events(source.name, view.columns, through_lsn=state.lsn)
-            ahead = pl.col("_event_time") - source.skew > state.known_through
-            frame = frame.filter((pl.col("_lsn") <= state.lsn) & (pl.col("_known_at") <= state.known_through))
-            frame = history(frame, source).filter((pl.col("_until") == CURRENT) & ~ahead)
+            frame, floor = _needed(self._past(view, state), view, state)
+            self._save(transaction, source.name, state._replace(evicted=max(state.evicted, floor)))
             if source.corrections:
-                replace_versions(transaction, view, [], frame, NEVER)
+                replace_versions(transaction, view, [], frame, floor)
             else:
-                self._update_view(transaction, view, frame.sort("_known_at", "_lsn"), NEVER)
+                put_updated(transaction, view, frame_events(view, frame), floor)
         transaction.put(META, view_key(view.definition), encode(_built(view)))
+
+    def _past(self, view: CompiledView, state: SourceState) -> pl.DataFrame:
+        """The events of a view's source that count and are known, up to where the source stands, in LSN order."""
+        source = view.source
+        frame = self._history.events(source.name, view.columns, through_lsn=state.lsn)
+        applied, known = pl.col("_lsn") <= state.lsn, pl.col("_known_at") <= state.known_through
+        ahead = pl.col("_event_time") - source.skew > state.known_through
+        if source.corrections:
+            return history(frame.filter(applied & known), source).filter((pl.col("_until") == CURRENT) & ~ahead)
+        return frame.filter(applied & pl.col("_key").is_first_distinct() & known & ~ahead)
 
     def _update(self, transaction: WriteTransaction, spec: SourceSpec, frame: pl.DataFrame, now: int) -> int:
         """Let events be seen that are known; when the next of them that are ahead of their time will be."""
@@ -222,7 +228,7 @@ class OnlineWriter:
         mine = [view for view in self._views.values() if view.source.name == spec.name]
         if not spec.corrections:
             for view in mine:
-                self._update_view(transaction, view, frame, floor)
+                put_updated(transaction, view, frame_events(view, frame), floor)
             return _NEVER
         frame = newest_versions(transaction, spec.name, frame, now)
         gone, held = frame["_key"].to_list(), _NEVER
@@ -234,18 +240,6 @@ class OnlineWriter:
         for view in mine:
             replace_versions(transaction, view, gone, frame.filter(pl.Series(~ahead)), floor)
         return held
-
-    def _update_view(self, transaction: WriteTransaction, view: CompiledView, frame: pl.DataFrame, floor: int) -> None:
-        """Apply events, in the frame's order, to the states of their entities."""
-        columns = vectors(frame, view.columns)
-        events = view.events(columns, words(frame, "_event_time"), words(frame, "_lsn"))
-        if len(events.keys) == 0:
-            return
-        codes = np.unique(events.keys.codes)
-        keys = [events.keys.unique[code] for code in codes]
-        space = view_space(view.definition)
-        states = updated(view, events, transaction.get_many(space, keys), floor)
-        transaction.put_many(space, sorted(zip(keys, states, strict=True), key=itemgetter(0)))
 
     def _hold(self, transaction: WriteTransaction, source: str, frame: pl.DataFrame, known: np.ndarray) -> None:
         space = held_space(source)
@@ -277,6 +271,14 @@ class OnlineWriter:
         frame = pl.DataFrame([[row.get(name) for name in names] for row in rows], schema=schema, orient="row")
         following = min(following, self._update(transaction, spec, frame, now))
         return len(rows), following
+
+
+def _needed(frame: pl.DataFrame, view: CompiledView, state: SourceState) -> tuple[pl.DataFrame, int]:
+    """Without events that would have been evicted by now; and the time before which they would be missed."""
+    if view.reach is None or frame.is_empty():
+        return frame, state.evicted
+    floor = min(state.known_through, int(words(frame, "_event_time").max())) - view.source.lateness
+    return frame.filter(pl.col("_event_time") >= floor - view.reach), floor
 
 
 def _built(view: CompiledView) -> dict[str, Any]:
