@@ -39,6 +39,16 @@ class ViewVector(NamedTuple):
     lsn: int
     known_through: int
 
+    def as_row(self) -> ViewValues:
+        """The same as the answer for one row."""
+        return ViewValues(
+            values=self.values.reshape(1, -1),
+            valid=self.valid.reshape(1, -1),
+            exact=np.array([self.exact]),
+            lsn=self.lsn,
+            known_through=self.known_through,
+        )
+
 
 class _Seat:
     """Memory that one thread reads one view with."""
