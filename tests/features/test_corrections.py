@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -16,7 +18,17 @@ from flyball.kernel.clock import ManualClock
 from flyball.kernel.times import DAY, HOUR, MINUTE, SECOND
 from flyball.storage.online import MemoryStore
 from tests.features.brute import Event, seen_at
-from tests.features.cases import CORRECTED, ROW, frame_of, histories, keys_of, latest_views, window_views
+from tests.features.cases import (
+    CORRECTED,
+    ROW,
+    SOURCE,
+    assert_equals_brute,
+    frame_of,
+    histories,
+    keys_of,
+    latest_views,
+    window_views,
+)
 from tests.features.test_online import COUNT, Past, check_rows, check_vectors
 
 PATIENT = msgspec.structs.replace(CORRECTED, lateness=400 * DAY)  # no version is forgotten
@@ -34,7 +46,7 @@ def started(now: int) -> tuple[MemoryStore, ManualClock, OnlineWriter, Past]:
 def test_served_values_equal_brute_force_with_corrections_and_deletions(data: st.DataObject) -> None:
     history = [replace(e, lsn=e.lsn + 1) for e in data.draw(histories(again=True))]
     view = data.draw(st.one_of(window_views(), latest_views()))
-    compiled = CompiledView(view, PATIENT, raw_limit=data.draw(st.sampled_from([4, 4096])))
+    compiled = CompiledView(view, PATIENT)
     late = data.draw(st.booleans())
     frame = frame_of(history, CORRECTED)
     now = min((e.t for e in history), default=0) - DAY
@@ -63,6 +75,33 @@ def test_served_values_equal_brute_force_with_corrections_and_deletions(data: st
         seen = [e for e in seen_at([e for e in history if e.lsn <= done], PATIENT, now) if e.t - PATIENT.skew <= now]
         check_rows(compiled, got, seen, rows, at)
         check_vectors(OnlineReader(store), compiled, got, rows, at)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_head_that_overflows_is_exact_from_where_it_says(data: st.DataObject) -> None:
+    source = data.draw(st.sampled_from([SOURCE, CORRECTED]))
+    source = msgspec.structs.replace(source, lateness=400 * DAY)
+    history = [replace(e, lsn=e.lsn + 1) for e in data.draw(histories(again=True))]
+    view = data.draw(st.one_of(window_views(), latest_views()))
+    now = max((e.known for e in history), default=0) + DAY
+    store, past = MemoryStore(), Past()
+    limited = partial(CompiledView, raw_limit=data.draw(st.integers(2, 6)))
+    with mock.patch("flyball.features.writer.CompiledView", limited):
+        writer = OnlineWriter(store, ManualClock(now), past)
+        writer.load_plan([source], [view])
+        frame, size = frame_of(history, source), data.draw(st.integers(1, 20))
+        for start in range(0, len(history), size):
+            writer.apply(source.name, frame.slice(start, size))
+    compiled = CompiledView(view, source)
+    rows = data.draw(st.lists(ROW, min_size=1, max_size=4))
+    newest = max((e.t for e in history), default=0)
+    at = np.array([data.draw(st.sampled_from([1, 0, -SECOND, -MINUTE])) + newest for _ in rows], np.int64)
+    got = OnlineReader(store).read(compiled, keys_of(compiled, rows), at)
+    for i, row in enumerate(rows):
+        assert got.exact[i] or at[i] <= newest
+        if got.exact[i]:
+            assert_equals_brute(compiled, got, i, seen_at(history, source, now), row, int(at[i]))
 
 
 def rebuilt(
