@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flyball.define.aggregate import count, first, last, latest, max, mean, min, std, sum
+from flyball.define.aggregate import count, distinct, first, last, last_k, latest, max, mean, min, std, sum
 from flyball.define.algebra import Expr
 from flyball.define.column import Boolean, Category, Decimal, Float, Integer, String, Timestamp
 from flyball.define.derive import Derived, derive
@@ -85,6 +85,7 @@ __all__ = [
     "count",
     "delay",
     "derive",
+    "distinct",
     "drift",
     "epoch",
     "every",
@@ -96,6 +97,7 @@ __all__ = [
     "iso",
     "known_at",
     "last",
+    "last_k",
     "latest",
     "log",
     "log1p",

@@ -122,3 +122,36 @@ def test_a_wrong_feature_says_what_is_wrong(make: Any, says: str) -> None:
     with pytest.raises(InvalidError) as error:
         make()
     assert says in str(error.value)
+
+
+def test_the_last_k_values_are_features_of_their_own() -> None:
+    class Card(fb.WindowView, source=Payments, entity=Payments.payer):
+        recent = fb.last_k(Payments.amount, 2, "7d")
+        payees = fb.distinct(Payments.payee, "1d", cap=50)
+
+    assert Card._spec.features == ("recent_1", "recent_2", "payees")
+    assert [(a.op, a.nth, a.cap) for a in Card._spec.aggregates] == [
+        ("nth_last", 1, 1000),
+        ("nth_last", 2, 1000),
+        ("distinct", 1, 50),
+    ]
+    assert Card.recent[2].to_data() == Card.recent.nth(2).to_data() == ["view", "Card", "recent_2", ["payer"]]
+    assert (Card.recent[1].type, Card.payees.type) == ("decimal", "integer")
+    assert Card.by(Payments.payee).recent[1].to_data() == ["view", "Card", "recent_1", ["payee"]]
+    assert [f.full_name for f in Card.recent] == ["Card.recent_1", "Card.recent_2"]
+    with pytest.raises(InvalidError, match=r"has the values 1 \(the newest\) to 2, not 3"):
+        Card.recent[3]
+
+
+def test_a_feature_of_last_k_cannot_be_declared_twice() -> None:
+    with pytest.raises(InvalidError, match="stands for recent_1"):
+
+        class Card(fb.WindowView, source=Payments, entity=Payments.payer):
+            recent_1 = fb.count("7d")
+            recent = fb.last_k(Payments.amount, 2, "7d")
+
+
+@pytest.mark.parametrize("k", [0, 101, True, "3"])
+def test_last_k_keeps_a_few_values(k: Any) -> None:
+    with pytest.raises(InvalidError, match="1 to 100"):
+        fb.last_k(Payments.amount, k, "7d")

@@ -35,6 +35,7 @@ from tests.features.cases import (
 )
 
 START = -100 * DAY
+PATIENT = msgspec.structs.replace(SOURCE, lateness=400 * DAY)  # no key is forgotten
 
 
 class Past:
@@ -70,7 +71,7 @@ def test_served_values_equal_brute_force_and_the_sweep(data: st.DataObject) -> N
     now = min((e.t for e in history), default=0) - DAY
     clock = ManualClock(now)
     writer = OnlineWriter(store, clock, past)
-    writer.load_plan([SOURCE], [] if late else [view])
+    writer.load_plan([PATIENT], [] if late else [view])
     done = 0
     for size in data.draw(st.lists(st.integers(0, 15), min_size=1, max_size=6)):
         now += data.draw(st.sampled_from([0, 1, SECOND, HOUR, DAY, 3 * DAY, 25 * DAY]))
@@ -83,13 +84,14 @@ def test_served_values_equal_brute_force_and_the_sweep(data: st.DataObject) -> N
         writer.release(now)
         if data.draw(st.booleans()):
             writer = OnlineWriter(store, clock, past)
-        writer.load_plan([SOURCE], [view])
+        writer.load_plan([PATIENT], [view])
         asked = data.draw(st.lists(st.tuples(st.sampled_from([0, 0, 1, SECOND, 2 * MINUTE, HOUR]), ROW), min_size=1))
         at = np.array([now - back for back, _ in asked], np.int64)
         got = OnlineReader(store).read(compiled, keys_of(compiled, [row for _, row in asked]), at)
         assert got.lsn == writer.applied_lsn(SOURCE.name) == done
         seen = [e for e in firsts if e.lsn <= done and e.known <= now]
         check_rows(compiled, got, seen, [row for _, row in asked], at)
+        check_vectors(OnlineReader(store), compiled, got, [row for _, row in asked], at)
         check_against_the_sweep(compiled, got, frame_of([e for e in firsts if e.lsn <= done]), asked, now)
 
 
@@ -99,6 +101,18 @@ def check_rows(view: CompiledView, got: ViewValues, seen: list[Event], rows: lis
         assert got.exact[i] or at[i] < newest - 5 * MINUTE
         if got.exact[i]:
             assert_equals_brute(view, got, i, seen, row, int(at[i]))
+
+
+def check_vectors(
+    reader: OnlineReader, view: CompiledView, got: ViewValues, rows: list[dict[str, Any]], at: Any
+) -> None:
+    """One entity alone has the values that it has among many."""
+    keys = keys_of(view, rows)
+    for i, t in enumerate(at.tolist()):
+        one = reader.vector(view, keys.unique[keys.codes[i]] if keys.codes[i] >= 0 else None, t)
+        np.testing.assert_array_equal(one.values, got.values[i])
+        np.testing.assert_array_equal(one.valid, got.valid[i])
+        assert (one.exact, one.lsn, one.known_through) == (got.exact[i], got.lsn, got.known_through)
 
 
 def check_against_the_sweep(

@@ -14,6 +14,7 @@ def test_warming_compiles_what_serving_and_training_call() -> None:
     functions: tuple[Any, ...] = (
         batch.apply,
         batch.read_states,
+        batch.read_one,
         moments.run_moments,
         running.run_distinct,
         running.run_sums,

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from flyball.define.view import View
 
 _EXACT = frozenset({"decimal", "integer"})
+_PICKED = frozenset({"min", "max", "first", "last", "nth_last"})
+_SPELLED = {"nth_last": "last_k"}
+MOST_LAST = 100  # values of fb.last_k
+MOST_DISTINCT = 1000  # unless a cap is declared
 
 
 class Feature(Expr):
@@ -66,7 +70,13 @@ class Feature(Expr):
         return self.full_name if self._view else "an aggregation"
 
 
-class Aggregate(Feature):
+class Windowed:
+    """What stands in the body of a window view."""
+
+    __slots__ = ()
+
+
+class Aggregate(Feature, Windowed):
     """An aggregation over the events of a window."""
 
     __slots__ = ("_aggregate", "_value", "_where")
@@ -76,11 +86,19 @@ class Aggregate(Feature):
     _where: Expr | None
 
     def __init__(
-        self, op: AggregateOp, value: Expr | None, window: str, where: Expr | None, default: float | None
+        self,
+        op: AggregateOp,
+        value: Expr | None,
+        window: str,
+        where: Expr | None,
+        default: float | None,
+        *,
+        nth: int = 1,
+        cap: int = MOST_DISTINCT,
     ) -> None:
         length = duration(window)
         if length <= 0:
-            raise mistake(f"the window of fb.{op} must be longer than 0, not {window!r}")
+            raise mistake(f"the window of fb.{_SPELLED.get(op, op)} must be longer than 0, not {window!r}")
         type, scale = _result(op, value)
         self._set(
             _value=value,
@@ -95,9 +113,42 @@ class Aggregate(Feature):
                 type=type,
                 scale=scale,
                 default=None if default is None else float(default),
+                nth=nth,
+                cap=cap,
             ),
         )
         self._unbound(type)
+
+
+class LastK(Windowed):
+    """The newest k values of a window, each a feature of its own: `View.name[1]` is the newest."""
+
+    __slots__ = ("_name", "_parts")
+
+    def __init__(self, parts: tuple[Aggregate, ...], name: str = "fb.last_k(…)") -> None:
+        self._parts = parts
+        self._name = name
+
+    def named(self, name: str) -> dict[str, Aggregate]:
+        """The features that it stands for, by their names: `name_1` is the newest."""
+        return {f"{name}_{n}": part for n, part in enumerate(self._parts, 1)}
+
+    def nth(self, n: int) -> Aggregate:
+        """The n-th newest value; 1 is the newest."""
+        if type(n) is not int or not 1 <= n <= len(self._parts):
+            raise mistake(f"{self._name} has the values 1 (the newest) to {len(self._parts)}, not {n!r}")
+        return self._parts[n - 1]
+
+    __getitem__ = nth
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[Aggregate]:
+        return iter(self._parts)
+
+    def __repr__(self) -> str:
+        return self._name
 
 
 def _result(op: AggregateOp, value: Expr | None) -> tuple[ValueType, int]:
@@ -105,13 +156,20 @@ def _result(op: AggregateOp, value: Expr | None) -> tuple[ValueType, int]:
     if op == "count":
         return "integer", 0
     if not isinstance(value, Expr):
-        raise mistake(f"fb.{op} aggregates a column or an expression, not {value!r}", hint="such as fb.mean(S.x, '1d')")
-    if value.type == "timestamp" and op in ("min", "max", "first", "last"):
+        raise mistake(
+            f"fb.{_SPELLED.get(op, op)} aggregates a column or an expression, not {value!r}",
+            hint="such as fb.mean(S.x, '1d')",
+        )
+    if op == "distinct":
+        return "integer", 0
+    if value.type == "timestamp" and op in _PICKED:
         return "timestamp", 0
     if value.type not in NUMBERS:
         better = "; use fb.LatestView with fb.latest(…)" if op in ("first", "last") else "; aggregate a number"
-        raise mistake(f"fb.{op} takes numbers, and {value!r} is a {value.type}{better}", code="bad_type")
-    if op in ("sum", "min", "max", "first", "last") and isinstance(value, Column) and value.type in _EXACT:
+        raise mistake(
+            f"fb.{_SPELLED.get(op, op)} takes numbers, and {value!r} is a {value.type}{better}", code="bad_type"
+        )
+    if (op == "sum" or op in _PICKED) and isinstance(value, Column) and value.type in _EXACT:
         return value.type, value.spec.scale
     return "float", 0
 
@@ -154,6 +212,20 @@ def first(value: Expr, window: str, *, where: Expr | None = None, default: float
 def last(value: Expr, window: str, *, where: Expr | None = None, default: float | None = None) -> Aggregate:
     """The value of the newest event in the window."""
     return Aggregate("last", value, window, where, default)
+
+
+def last_k(value: Expr, k: int, window: str, *, where: Expr | None = None, default: float | None = None) -> LastK:
+    """The newest k values in the window, as k features: `name_1` is the newest, `View.name[1]` its expression."""
+    if type(k) is not int or not 1 <= k <= MOST_LAST:
+        raise mistake(f"fb.last_k keeps 1 to {MOST_LAST} values, not {k!r}", hint="write fb.last_k(S.x, 3, '7d')")
+    return LastK(tuple(Aggregate("nth_last", value, window, where, default, nth=n) for n in range(1, k + 1)))
+
+
+def distinct(value: Expr, window: str, *, cap: int = MOST_DISTINCT, where: Expr | None = None) -> Aggregate:
+    """How many different values there are; exact up to `cap` of them, and then `cap`."""
+    if type(cap) is not int or not 1 <= cap <= 10 * MOST_DISTINCT:
+        raise mistake(f"the cap of fb.distinct is 1 to {10 * MOST_DISTINCT}, not {cap!r}")
+    return Aggregate("distinct", value, window, where, 0, cap=cap)
 
 
 class Latest(Feature):

@@ -21,7 +21,7 @@ ValueType = Literal["string", "category", "decimal", "float", "integer", "boolea
 AggregateOp = Literal["count", "sum", "mean", "std", "min", "max", "first", "last", "nth_last", "distinct"]
 Action = Literal["reject_row", "reject_batch", "warn"]
 
-KERNEL_VERSION = 1  # part of every view's hash: raised when the kernel's meaning changes
+KERNEL_VERSION = 2  # part of every view's hash: raised when the kernel's meaning changes
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

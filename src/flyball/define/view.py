@@ -6,7 +6,7 @@ from typing import ClassVar, Self, TypeVar, cast
 
 import msgspec
 
-from flyball.define.aggregate import Aggregate, Feature, Latest
+from flyball.define.aggregate import Aggregate, Feature, LastK, Latest, Windowed
 from flyball.define.algebra import TEXTS, Expr
 from flyball.define.column import Column
 from flyball.define.declaration import Declared, check_name, description_of, members, seal
@@ -18,7 +18,7 @@ from flyball.kernel.times import duration
 _RESERVED = ("by",)
 
 
-FeatureT = TypeVar("FeatureT", bound="Feature")
+FeatureT = TypeVar("FeatureT", bound="Feature | Windowed")
 SpecT = TypeVar("SpecT", bound=msgspec.Struct)
 
 
@@ -30,6 +30,7 @@ class View(metaclass=Declared):
     _source: ClassVar[type[Source]]
     _entity: ClassVar[tuple[Column, ...]]
     _features: ClassVar[dict[str, Feature]]
+    _lists: ClassVar[dict[str, LastK]] = {}
 
     @classmethod
     def by(cls, *columns: Column) -> type[Self]:
@@ -53,7 +54,8 @@ class WindowView(View):
         entity: Column | tuple[Column, ...] | None = None,
         where: Expr | None = None,
     ) -> None:
-        declared = _declare(cls, source, entity, where, Aggregate, 'fb.count("7d")')
+        body = _declare(cls, source, entity, where, Windowed, 'fb.count("7d")')
+        declared = _scalars(cls.__name__, body)
         features: dict[str, Feature] = {}
         for name, aggregate in declared.items():
             shown = f"{cls.__name__}.{name}"
@@ -72,7 +74,12 @@ class WindowView(View):
             description=description_of(cls),
         )
         cls._features = features
-        seal(cls, features)
+        cls._lists = {
+            name: LastK(tuple(_features_of(features, value, name)), f"{cls.__name__}.{name}")
+            for name, value in body.items()
+            if isinstance(value, LastK)
+        }
+        seal(cls, features | cls._lists)
 
 
 class LatestView(View):
@@ -106,6 +113,22 @@ class LatestView(View):
         )
         cls._features = {name: feature.bound(cls, name) for name, feature in declared.items()}
         seal(cls, cls._features)
+
+
+def _scalars(view: str, body: dict[str, Windowed]) -> dict[str, Aggregate]:
+    """The features of a class body, those of fb.last_k one by one."""
+    found: dict[str, Aggregate] = {}
+    for name, value in body.items():
+        mine = value.named(name) if isinstance(value, LastK) else {name: cast("Aggregate", value)}
+        for each in mine:
+            if each in found or (each != name and each in body):
+                raise mistake(f"{view}.{name} stands for {each} among others, which {view} declares too")
+        found |= mine
+    return found
+
+
+def _features_of(features: dict[str, Feature], last: LastK, name: str) -> list[Aggregate]:
+    return [cast("Aggregate", features[each]) for each in last.named(name)]
 
 
 def _renamed(spec: SpecT, name: str) -> SpecT:
@@ -171,9 +194,12 @@ class Role:
     def __setattr__(self, name: str, value: object) -> None:
         raise mistake(f"{self!r} does not change; {name!r} cannot be set", code="frozen")
 
-    def __getattr__(self, name: str) -> Feature:
+    def __getattr__(self, name: str) -> Feature | LastK:
         if name.startswith("_"):
             raise AttributeError(name)
+        last = self.view._lists.get(name)
+        if last is not None:
+            return LastK(tuple(f.bound(self.view, f._name, self.columns) for f in last), f"{self!r}.{name}")
         feature = self.view._features.get(name)
         if feature is None:
             getattr(self.view, name)  # says what there is instead

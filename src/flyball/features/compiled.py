@@ -38,6 +38,13 @@ def compiled(function: _Function) -> _Function:
     return cast(_Function, dispatcher)
 
 
+def inlined(function: _Function) -> _Function:
+    """`compiled`, into each caller: for the few lines that run for every tile."""
+    dispatcher = njit(cache=True, nogil=True, forceinline=True)(function)
+    _drop_stale(str(dispatcher.stats.cache_path))
+    return cast(_Function, dispatcher)
+
+
 def _drop_stale(folder: str) -> None:
     if folder in _checked:
         return

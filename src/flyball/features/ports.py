@@ -20,14 +20,24 @@ class ReadTransaction(Protocol):
 
     def get_many(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]: ...
 
-    def items(self, space: str) -> Iterator[tuple[bytes, bytes]]:
-        """Ascending by key. What is deleted or put while iterating a write transaction may or may not be seen."""
+    def get_into(self, space: str, key: bytes, buffer: memoryview) -> int:
+        """Copy a value to the beginning of `buffer`; its length, -1: there is none. A longer value is not copied."""
+        ...
+
+    def items(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """Ascending by key, those behind `after`, which no key need be.
+
+        What is deleted or put while iterating a write transaction may or may not be seen."""
         ...
 
 
 class WriteTransaction(ReadTransaction, Protocol):
-    def put(self, space: str, key: bytes, value: bytes) -> None:
+    def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         """Add or replace."""
+        ...
+
+    def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
+        """Add or replace; fastest where keys ascend."""
         ...
 
     def delete(self, space: str, key: bytes) -> None:

@@ -8,13 +8,19 @@ view/DEFINITION entity key → packed state
 key/SOURCE      event key → first LSN
 age/SOURCE      time, event key → nothing: the order in which keys are forgotten
 held/SOURCE     time at which it is known, LSN → an event that nobody may see yet
+
+And of sources that take corrections:
+
+version/SOURCE    event key → (known_at, lsn) of its newest version, and its age
+rows/DEFINITION   entity key, event time, LSN → event key, raw row
+place/DEFINITION  event key → where its row is
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,14 +31,23 @@ from flyball.features.ports import ReadTransaction
 META = "meta"
 PULSE = b"pulse"
 REBUILDING = b"rebuilding"
+NEVER = -(1 << 62)
 _OFFSET = 1 << 63
+_STATE = struct.Struct("<3q")
 
 
-class SourceState(msgspec.Struct, frozen=True, kw_only=True):
-    """`lsn`: the last one applied (0: none). `known_through`: history known by then has been made visible."""
+class SourceState(NamedTuple):
+    """How far a source is.
+
+    Args:
+        lsn: the last one applied (0: none).
+        known_through: history known by then has been made visible.
+        evicted: of an entity that is not there nothing is said for times before it: it may have been dropped.
+    """
 
     lsn: int = 0
-    known_through: int = -(1 << 62)
+    known_through: int = NEVER
+    evicted: int = NEVER
 
 
 def view_space(definition: str) -> str:
@@ -49,6 +64,18 @@ def age_space(source: str) -> str:
 
 def held_space(source: str) -> str:
     return f"held/{source}"
+
+
+def version_space(source: str) -> str:
+    return f"version/{source}"
+
+
+def row_space(definition: str) -> str:
+    return f"rows/{definition}"
+
+
+def place_space(definition: str) -> str:
+    return f"place/{definition}"
 
 
 def source_key(source: str) -> bytes:
@@ -75,7 +102,11 @@ def pulse(transaction: ReadTransaction) -> int | None:
 
 def source_state(transaction: ReadTransaction, source: str) -> SourceState:
     data = transaction.get(META, source_key(source))
-    return SourceState() if data is None else msgspec.msgpack.decode(data, type=SourceState)
+    return SourceState() if data is None else SourceState(*_STATE.unpack(data))
+
+
+def encode_state(state: SourceState) -> bytes:
+    return _STATE.pack(*state)
 
 
 def ordered(*numbers: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 
 from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.features.accumulator import Flags, Floats, Plan, Words
-from flyball.features.batch import empty
+from flyball.features.batch import empty, flat
 from flyball.features.evaluate import evaluate
 from flyball.features.keys import Keys, encode_keys
 from flyball.features.plan import (
@@ -52,6 +53,16 @@ class Events:
     keys: Keys
     index: Words  # where each row stood in what was given
 
+    @classmethod
+    def of_one(cls, rows: Words, entity: bytes) -> Events:
+        """Raw rows of one entity."""
+        return cls(rows=rows, keys=Keys(np.zeros(len(rows), np.int64), [entity]), index=np.arange(len(rows)))
+
+    def take(self, which: Words) -> Events:
+        """Some of the events."""
+        keys = Keys(self.keys.codes[which], self.keys.unique)
+        return Events(rows=self.rows[which], keys=keys, index=self.index[which])
+
 
 class CompiledView:
     """A view and its source, ready for the kernel.
@@ -71,6 +82,7 @@ class CompiledView:
         else:
             self.groups = latest_groups(view, source)
             self.plan = latest_plan(view, source, self.groups, raw_limit)
+        self.known_keys: dict[Any, bytes] = {}  # of entities that were seen lately
         self.definition = self._definition()
         self.feature_types = self._feature_types()
         defaults: list[Any] = [a.default for a in view.aggregates] + [c.default for c in view.latest]
@@ -92,7 +104,7 @@ class CompiledView:
         """Name, type and categories of each feature, as a value of that feature is to be read."""
         types = []
         for aggregate in self.spec.aggregates:
-            value = aggregate.value if aggregate.op in ("first", "last") else None
+            value = aggregate.value if aggregate.op in ("first", "last", "nth_last") else None
             column = self.source.column(value[2]) if value is not None and value[0] == "col" else None
             types.append((aggregate.name, column.type if column else "float", column.categories if column else ()))
         for latest in self.spec.latest:
@@ -103,22 +115,44 @@ class CompiledView:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns of the source that the view reads."""
-        names = set(self.spec.entity) | {c.column for c in self.spec.latest}
+        names = {*self.spec.entity, *self.value_columns}
+        return tuple(c.name for c in self.source.columns if c.name in names)
+
+    @cached_property
+    def value_columns(self) -> tuple[str, ...]:
+        """Those of them that values and filters are computed from."""
+        names = {c.column for c in self.spec.latest}
         for expr in [e for a in self.spec.aggregates for e in (a.value, a.where)] + [self.spec.where]:
             names |= _columns(expr)
         return tuple(c.name for c in self.source.columns if c.name in names)
+
+    @cached_property
+    def reach(self) -> int | None:
+        """How long an event can matter after it happened, its lateness aside; None: for ever."""
+        if self.spec.kind == "latest":
+            return None if self.spec.ttl is None else self.spec.ttl + self.plan.head
+        return int(self.plan.windows[:, 0].max() + self.plan.levels[0, 0]) + self.plan.head
 
     @cached_property
     def empty_state(self) -> Words:
         """The packed state of an entity that saw nothing."""
         return empty(self.plan)
 
-    def events(self, columns: Mapping[str, Vector], t: Words, lsn: Words) -> Events:
-        """Physical columns of the source, with the events' times and LSNs, as rows of the kernel."""
+    @cached_property
+    def flat(self) -> Words:
+        """What `batch.read_one` takes."""
+        return flat(self.plan, self.defaults)
+
+    def events(self, columns: Mapping[str, Vector], t: Words, lsn: Words, keys: Keys | None = None) -> Events:
+        """Physical columns of the source, with the events' times and LSNs, as rows of the kernel.
+
+        Where the entities' `keys` are given, of `columns` only `value_columns` are read.
+        """
         n = len(t)
-        keys = encode_keys([columns[c.name] for c in self.entity], self.entity, n)
+        names = self.columns if keys is None else self.value_columns
+        keys = encode_keys([columns[c.name] for c in self.entity], self.entity, n) if keys is None else keys
         leaves: dict[LeafKey, Vector] = {("time",): Vector(t, np.ones(n, np.bool_))}
-        for name in self.columns:
+        for name in names:
             leaves[column_key(self.source.name, name)] = logical(columns[name], self.source.column(name))
         wanted = keys.codes >= 0
         if self.spec.where is not None:
@@ -132,6 +166,9 @@ class CompiledView:
             rows[:, 2 + g // 64] |= present.astype(np.int64) << np.int64(g % 64)
             rows[:, 2 + self.plan.mask_words + g] = np.where(present, vector.values, 0)
             seen |= present
+        everything = bool(wanted.all() and (seen.all() or self.spec.kind == "latest"))
+        if everything:
+            return Events(rows=rows, keys=keys, index=np.arange(n))
         if self.spec.kind == "window":
             wanted &= seen
         index = np.flatnonzero(wanted)
@@ -149,7 +186,7 @@ class CompiledView:
         else:
             vector = evaluate(group.value, leaves, rows=n)
         if group.kind == "text":
-            return Vector(np.zeros(n, np.int64), vector.valid)
+            return text_hashes(vector) if group.hashed else Vector(np.zeros(n, np.int64), vector.valid)
         if group.kind == "whole":
             return Vector(vector.values.astype(np.int64), vector.valid)
         values = np.ascontiguousarray(vector.values, np.float64)
@@ -162,6 +199,17 @@ class CompiledView:
         """The kernel's answers with the declared defaults in the place of nulls."""
         filled = np.where(valid, values, self.defaults)
         return ViewValues(values=filled, valid=~np.isnan(filled), exact=exact, lsn=lsn, known_through=known_through)
+
+
+def text_hashes(vector: Vector) -> Vector:
+    """Texts as stable 64-bit hashes (BLAKE2b over UTF-8), for counting distinct ones."""
+    words: dict[str, int] = {}
+    values = np.fromiter((words.get(v) or words.setdefault(v, _hash(v)) for v in vector.values), np.int64, len(vector))
+    return Vector(values, vector.valid)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def category_codes(vector: Vector, categories: Sequence[str]) -> Vector:

@@ -10,6 +10,7 @@ import numpy as np
 
 from flyball.define.spec import AggregateSpec, ColumnSpec, LatestSpec, ProjectSpec, SourceSpec, ViewSpec
 from flyball.features import batch
+from flyball.features.kernel import scratch_words
 from flyball.features.views import CompiledView
 from flyball.kernel.times import HOUR, hop
 
@@ -34,8 +35,9 @@ def warm() -> None:
         one, two, time_zero = np.zeros(1, np.int64), np.array([0, 1]), np.zeros(1, np.int64)
         values, valid, exact = np.zeros((1, 1)), np.zeros((1, 1), np.bool_), np.zeros(1, np.bool_)
         out, out_at = np.zeros(10 * len(nothing) + 100, np.int64), np.zeros(2, np.int64)
-        batch.apply(plan, nothing, one, events, two, out, out_at)
+        batch.apply(plan, nothing, one, events, two, out, out_at, 0)
         batch.read_states(plan, nothing, one, one, time_zero, values, valid, exact)
+        batch.read_one(view.flat, nothing, 0, np.zeros(scratch_words(plan), np.int64), values[0], valid[0])
 
 
 _ROWS = 5_000  # enough for what is compiled only for many

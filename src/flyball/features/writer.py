@@ -14,12 +14,14 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import SourceSpec, ViewSpec
-from flyball.features.batch import apply as kernel_apply
+from flyball.features.accumulator import Words
 from flyball.features.build import Builds, named
+from flyball.features.corrections import newest_versions, replace_versions
 from flyball.features.erasure import Without, forget, rebuild, touched
-from flyball.features.frames import once, vectors, words
+from flyball.features.eviction import Eviction
+from flyball.features.frames import CURRENT, history, words
 from flyball.features.index import KeyIndex
-from flyball.features.kernel import LEVELS
+from flyball.features.kernel import FORMAT_VERSION
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
 from flyball.features.states import (
     META,
@@ -27,17 +29,20 @@ from flyball.features.states import (
     REBUILDING,
     SourceState,
     encode,
+    encode_state,
     held_space,
     hidden_key,
-    join,
     ordered,
+    place_space,
+    row_space,
     source_key,
     source_state,
     unordered,
     view_key,
     view_space,
 )
-from flyball.features.views import CompiledView, Events
+from flyball.features.updating import frame_events, put_updated
+from flyball.features.views import CompiledView
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError
 from flyball.kernel.times import SECOND
@@ -76,6 +81,7 @@ class OnlineWriter:
         self._views: dict[str, CompiledView] = {}
         self._index: dict[str, KeyIndex] = {}
         self._announced: dict[str, CompiledView] = {}  # whose build was completed in the transaction at hand
+        self._eviction = Eviction()
         self._pulsed: int | None = None
         self._next_held: dict[str, int] = {}  # when the next held-back event becomes known
         if store.needs_rebuild():
@@ -108,7 +114,8 @@ class OnlineWriter:
             stored = named(transaction, "view/") | named(transaction, "hidden/")
             stale = {name for name in stored & set(wanted) if not _same_head(transaction, wanted[name])}
             for gone in (stored - set(wanted)) | stale:
-                transaction.clear(view_space(gone))
+                for space in (view_space, row_space, place_space):
+                    transaction.clear(space(gone))
                 transaction.delete(META, view_key(gone))
                 transaction.delete(META, hidden_key(gone))
             self._builds.keep(transaction, wanted)
@@ -131,8 +138,8 @@ class OnlineWriter:
     def apply(self, source: str, frame: pl.DataFrame) -> int:
         """Apply a physical frame and remember its keys, in one transaction; how many rows were new.
 
-        Idempotent: rows up to `applied_lsn` are skipped. A key that was seen before changes nothing, and an event that
-        is not known yet is held back.
+        Idempotent: rows up to `applied_lsn` are skipped. A key that was seen before changes nothing, or is corrected,
+        and an event that is not known yet is held back.
         """
         spec, now = self._source(source), self._clock.now()
         with self._store.write() as transaction:
@@ -141,18 +148,35 @@ class OnlineWriter:
             if fresh.is_empty():
                 return 0
             held = self._release(transaction, spec, now)[1]
-            first = self._index[source].add(transaction, fresh, now=now, horizon=spec.lateness)
-            events = fresh.filter(pl.Series(first))
-            known = np.maximum(words(events, "_known_at"), words(events, "_event_time") - spec.skew)
+            events, known = self._accept(transaction, spec, fresh, now)
             later = known > now
             if later.any():
                 self._hold(transaction, source, events.filter(pl.Series(later)), known[later])
                 held = min(held, int(known[later].min()))
-            self._update(transaction, source, events.filter(pl.Series(~later)))
+            held = min(held, self._update(transaction, spec, events.filter(pl.Series(~later)), now))
             lsn = int(words(fresh, "_lsn")[-1])
-            self._save(transaction, source, SourceState(lsn=lsn, known_through=max(state.known_through, now)))
+            state = state._replace(lsn=lsn, known_through=max(state.known_through, now))
+            self._save(transaction, source, self._evict(transaction, spec, state, now))
         self._next_held[source] = held
         return fresh.height
+
+    def _accept(
+        self, transaction: WriteTransaction, spec: SourceSpec, fresh: pl.DataFrame, now: int
+    ) -> tuple[pl.DataFrame, Words]:
+        """The events that may count, and from when on they may be seen."""
+        known = words(fresh, "_known_at")
+        if spec.corrections:  # what is ahead of its time is held back later: it may still take another's place now
+            return fresh, known
+        first = self._index[spec.name].add(transaction, fresh, now=now, horizon=spec.lateness)
+        known = np.maximum(known, words(fresh, "_event_time") - spec.skew)
+        return fresh.filter(pl.Series(first)), known[first]
+
+    def _evict(self, transaction: WriteTransaction, spec: SourceSpec, state: SourceState, now: int) -> SourceState:
+        """Drop a few of the entities that nobody can need; the state of the source, which then says so."""
+        mine = [view for view in self._views.values() if view.source.name == spec.name]
+        if self._eviction.sweep(transaction, spec, mine, now):
+            return state._replace(evicted=max(state.evicted, now - spec.lateness))
+        return state
 
     def release(self, now: int) -> int:
         """Make the held-back history visible that is known by `now`; how many events.
@@ -168,7 +192,7 @@ class OnlineWriter:
                 released, held = self._release(transaction, spec, now)
                 state = source_state(transaction, name)
                 through = max(state.known_through, now)
-                self._save(transaction, name, SourceState(lsn=state.lsn, known_through=through))
+                self._save(transaction, name, state._replace(known_through=through))
             self._next_held[name] = held
             count += released
         self._pulse(now)
@@ -195,10 +219,19 @@ class OnlineWriter:
         self._announced[view.definition] = view
 
     def seen_first(self, source: str, keys: pl.Series, lsns: pl.Series) -> pl.Series:
-        """Boolean: is the event with this LSN the first with its key. A key that was forgotten counts as first."""
-        self._source(source)
+        """Boolean: is the event with this LSN the first with its key. A key that was forgotten counts as first.
+
+        Of a source that takes corrections, all are: each is a version of its own.
+        """
+        if self._source(source).corrections:
+            return pl.Series([True] * len(keys), dtype=pl.Boolean)
         with self._store.read() as transaction:
             return pl.Series(self._index[source].is_first(transaction, keys.to_list(), lsns.to_numpy()))
+
+    @property
+    def views(self) -> tuple[CompiledView, ...]:
+        """The views that are kept."""
+        return tuple(self._views.values())
 
     def applied_lsn(self, source: str) -> int:
         """The last LSN applied; 0: none."""
@@ -227,7 +260,8 @@ class OnlineWriter:
             with self._store.write() as transaction:
                 for view in [view for view in self._views.values() if view.source.name == source]:
                     if view.source.corrections:
-                        transaction.clear(view_space(view.definition))
+                        for space in (view_space, row_space, place_space):
+                            transaction.clear(space(view.definition))
                         self._build(transaction, view)
                     else:
                         keys = touched(view, removed, entities)
@@ -246,36 +280,57 @@ class OnlineWriter:
             raise NotFoundError(f"the ingest plan has no source {name!r}", code="source_not_found") from None
 
     def _save(self, transaction: WriteTransaction, source: str, state: SourceState) -> None:
-        transaction.put(META, source_key(source), encode(state))
+        transaction.put(META, source_key(source), encode_state(state))
 
     def _build(self, transaction: WriteTransaction, view: CompiledView, key: Callable[[str], bytes] = view_key) -> None:
         """Build a new view from what was applied and is known, up to the LSN that the source stands at."""
         source = view.source
         state = source_state(transaction, source.name)
         if state.lsn > 0:
-            frame = self._history.events(source.name, view.columns, through_lsn=state.lsn)
-            known = pl.max_horizontal("_known_at", pl.col("_event_time") - source.skew)
-            frame = once(frame.filter((pl.col("_lsn") <= state.lsn) & (known <= state.known_through)))
-            self._update_view(transaction, view, frame.sort("_known_at", "_lsn"))
+            frame, floor = _needed(self._past(view, state), view, state)
+            self._save(transaction, source.name, state._replace(evicted=max(state.evicted, floor)))
+            if source.corrections:
+                replace_versions(transaction, view, [], frame, floor)
+            else:
+                put_updated(transaction, view, frame_events(view, frame), floor)
         transaction.put(META, key(view.definition), encode(_built(view)))
 
-    def _update(self, transaction: WriteTransaction, source: str, frame: pl.DataFrame) -> None:
-        for view in self._views.values():
-            if view.source.name == source and frame.height:
-                self._update_view(transaction, view, frame)
-        self._builds.update(transaction, source, frame, self._update_view)
+    def _past(self, view: CompiledView, state: SourceState) -> pl.DataFrame:
+        """The events of a view's source that count and are known, up to where the source stands, in LSN order."""
+        source = view.source
+        frame = self._history.events(source.name, view.columns, through_lsn=state.lsn)
+        applied, known = pl.col("_lsn") <= state.lsn, pl.col("_known_at") <= state.known_through
+        ahead = pl.col("_event_time") - source.skew > state.known_through
+        if source.corrections:
+            return history(frame.filter(applied & known), source).filter((pl.col("_until") == CURRENT) & ~ahead)
+        return frame.filter(applied & pl.col("_key").is_first_distinct() & known & ~ahead)
+
+    def _update(self, transaction: WriteTransaction, spec: SourceSpec, frame: pl.DataFrame, now: int) -> int:
+        """Let events be seen that are known; when the next of them that are ahead of their time will be."""
+        if frame.is_empty():
+            return _NEVER
+        floor = source_state(transaction, spec.name).evicted
+        mine = [view for view in self._views.values() if view.source.name == spec.name]
+        if not spec.corrections:
+            for view in mine:
+                put_updated(transaction, view, frame_events(view, frame), floor)
+            self._builds.update(transaction, spec.name, frame, self._update_view)
+            return _NEVER
+        frame = newest_versions(transaction, spec.name, frame, now)
+        gone, held = frame["_key"].to_list(), _NEVER
+        frame = frame.filter(~pl.col("_deleted").fill_null(False))
+        seen_from = words(frame, "_event_time") - spec.skew
+        if (ahead := seen_from > now).any():
+            self._hold(transaction, spec.name, frame.filter(pl.Series(ahead)), seen_from[ahead])
+            held = int(seen_from[ahead].min())
+        for view in mine:
+            replace_versions(transaction, view, gone, frame.filter(pl.Series(~ahead)), floor)
+        return held
 
     def _update_view(self, transaction: WriteTransaction, view: CompiledView, frame: pl.DataFrame) -> None:
         """Apply events, in the frame's order, to the states of their entities."""
-        columns = vectors(frame, view.columns)
-        events = view.events(columns, words(frame, "_event_time"), words(frame, "_lsn"))
-        if len(events.keys) == 0:
-            return
-        codes = np.unique(events.keys.codes)
-        keys = [events.keys.unique[code] for code in codes]
-        space = view_space(view.definition)
-        for key, state in zip(keys, _updated(view, events, transaction.get_many(space, keys)), strict=True):
-            transaction.put(space, key, state)
+        floor = source_state(transaction, view.source.name).evicted
+        put_updated(transaction, view, frame_events(view, frame), floor)
 
     def _hold(self, transaction: WriteTransaction, source: str, frame: pl.DataFrame, known: np.ndarray) -> None:
         space = held_space(source)
@@ -301,9 +356,11 @@ class OnlineWriter:
             rows.append(msgspec.msgpack.decode(data))
             transaction.delete(space, key)
         schema = {c.name: _PHYSICAL.get(c.type, pl.Int64()) for c in spec.columns} | _SYSTEM
+        if spec.corrections:
+            schema["_deleted"] = pl.Boolean()
         names = list(schema)
         frame = pl.DataFrame([[row.get(name) for name in names] for row in rows], schema=schema, orient="row")
-        self._update(transaction, spec.name, frame)
+        following = min(following, self._update(transaction, spec, frame, now))
         return len(rows), following
 
 
@@ -314,27 +371,19 @@ def _there(view: ViewSpec, source: SourceSpec, declared: Mapping[str, SourceSpec
     return now is not None and have.issuperset(CompiledView(view, source).columns)
 
 
+def _needed(frame: pl.DataFrame, view: CompiledView, state: SourceState) -> tuple[pl.DataFrame, int]:
+    """Without events that would have been evicted by now; and the time before which they would be missed."""
+    if view.reach is None or frame.is_empty():
+        return frame, state.evicted
+    floor = min(state.known_through, int(words(frame, "_event_time").max())) - view.source.lateness
+    return frame.filter(pl.col("_event_time") >= floor - view.reach), floor
+
+
 def _built(view: CompiledView) -> dict[str, Any]:
     """What is noted of a view that was built. Its head follows the source's skew, and says what a state still holds."""
-    return {"source": view.source.name, "head": view.plan.head}
+    return {"source": view.source.name, "head": view.plan.head, "format": FORMAT_VERSION}
 
 
 def _same_head(transaction: WriteTransaction, view: CompiledView) -> bool:
     data = transaction.get(META, view_key(view.definition)) or transaction.get(META, hidden_key(view.definition))
     return data is not None and msgspec.msgpack.decode(data) == _built(view)
-
-
-def _updated(view: CompiledView, events: Events, blobs: list[bytes | None]) -> list[bytes]:
-    """The packed states of the events' entities (ascending by code) after the events."""
-    plan = view.plan
-    codes, n = events.keys.codes, len(blobs)
-    order = np.argsort(codes, kind="stable")
-    event_at = np.append(np.flatnonzero(np.diff(codes[order], prepend=-1)), len(order))
-    words_in, blob_at = join(blobs)
-    fixed = LEVELS + 2 * plan.levels.shape[0] + plan.acc_words + plan.row_words
-    growth = plan.levels.shape[0] * (1 + plan.acc_words) + plan.row_words  # at most, per event
-    out = np.empty(len(words_in) + n * fixed + len(order) * growth, np.int64)
-    out_at = np.zeros(n + 1, np.int64)
-    kernel_apply(plan, words_in, blob_at, events.rows[order].reshape(-1), event_at, out, out_at)
-    data, ends = out.tobytes(), (8 * out_at).tolist()
-    return [data[ends[k] : ends[k + 1]] for k in range(n)]

@@ -7,12 +7,14 @@ be torn, so it is not even opened.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import lmdb
 
@@ -23,6 +25,7 @@ from flyball.kernel.files import read_document, write_document
 MAP_SIZE = 64 << 30  # address space, not disk: the file grows as it is filled
 MAX_READERS = 512
 KIND = "flyball.online"
+FORMAT = 2  # of addresses and of what lies there: a store of another one is built again
 
 
 def boot_id() -> str:
@@ -30,41 +33,70 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+@cache
+def _prefix(space: str) -> bytes:
+    """A space's name as 8 bytes: names are long and few, and keys stand in every page of the tree."""
+    return hashlib.blake2b(space.encode(), digest_size=8).digest()
+
+
 def _address(space: str, key: bytes) -> bytes:
-    return space.encode() + b"\0" + key
+    return _prefix(space) + key
 
 
 class _LmdbTransaction:
+    """A transaction, and the block that it lives in."""
+
     def __init__(self, transaction: Any) -> None:
         self._txn = transaction
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._txn.abort()  # of a reader: there is nothing to commit
+
     def get(self, space: str, key: bytes) -> bytes | None:
-        value: bytes | None = self._txn.get(_address(space, key))
-        return value
+        value = self._txn.get(_prefix(space) + key)
+        return None if value is None else bytes(value)
 
     def get_many(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        prefix, get = _address(space, b""), self._txn.get
-        return [get(prefix + key) for key in keys]
+        prefix, get = _prefix(space), self._txn.get
+        found = [get(prefix + key) for key in keys]
+        return [None if value is None else bytes(value) for value in found]
 
-    def items(self, space: str) -> Iterator[tuple[bytes, bytes]]:
-        prefix = _address(space, b"")
+    def get_into(self, space: str, key: bytes, buffer: memoryview) -> int:
+        value = self._txn.get(_prefix(space) + key)
+        if value is None:
+            return -1
+        size = len(value)
+        if size <= len(buffer):
+            buffer[:size] = value
+        return size
+
+    def items(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        prefix = _prefix(space)
         with self._txn.cursor() as cursor:
-            found = cursor.set_range(prefix)
-            while found and (address := cursor.key()).startswith(prefix):
-                yield address[len(prefix) :], cursor.value()
+            found = cursor.set_range(prefix + after + b"\0" if after else prefix)
+            while found and (address := bytes(cursor.key())).startswith(prefix):
+                yield address[len(prefix) :], bytes(cursor.value())
                 found = cursor.set_range(address + b"\0")  # the next one, even where this one was deleted meanwhile
 
-    def put(self, space: str, key: bytes, value: bytes) -> None:
+    def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         self._txn.put(_address(space, key), value)
+
+    def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
+        prefix, put = _prefix(space), self._txn.put
+        for key, value in items:
+            put(prefix + key, value)
 
     def delete(self, space: str, key: bytes) -> None:
         self._txn.delete(_address(space, key))
 
     def clear(self, space: str) -> None:
-        prefix = _address(space, b"")
+        prefix = _prefix(space)
         with self._txn.cursor() as cursor:
             found = cursor.set_range(prefix)
-            while found and cursor.key().startswith(prefix):
+            while found and bytes(cursor.key()).startswith(prefix):
                 found = cursor.delete()
 
 
@@ -112,20 +144,20 @@ class LmdbStore:
             writemap=False,
             readahead=False,
             max_readers=MAX_READERS,
+            max_spare_txns=8,
         )
         self._file = (self._path / "data.mdb").stat().st_ino
         return environment
 
     def _stamped(self) -> bool:
         try:
-            return read_document(self._stamp, KIND).get("boot") == self._boot
+            stamp = read_document(self._stamp, KIND)
+            return stamp.get("boot") == self._boot and stamp.get("format") == FORMAT
         except (FileNotFoundError, InvalidError):
             return False
 
-    @contextmanager
-    def read(self) -> Iterator[ReadTransaction]:
-        with self._env.begin() as transaction:
-            yield _LmdbTransaction(transaction)
+    def read(self) -> AbstractContextManager[ReadTransaction]:
+        return _LmdbTransaction(self._env.begin(buffers=True))
 
     @contextmanager
     def write(self) -> Iterator[WriteTransaction]:
@@ -174,7 +206,7 @@ class LmdbStore:
         self._stamp.unlink(missing_ok=True)
         with self._env.begin(write=True) as transaction:
             transaction.drop(self._env.open_db(None, txn=transaction), delete=False)
-        write_document(self._stamp, KIND, {"boot": self._boot})
+        write_document(self._stamp, KIND, {"boot": self._boot, "format": FORMAT})
         self._trusted = True
 
     def close(self) -> None:
@@ -195,15 +227,27 @@ class _MemoryTransaction:
     def get_many(self, space: str, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self.get(space, key) for key in keys]
 
-    def items(self, space: str) -> Iterator[tuple[bytes, bytes]]:
-        prefix = _address(space, b"")
+    def get_into(self, space: str, key: bytes, buffer: memoryview) -> int:
+        value = self.get(space, key)
+        if value is None:
+            return -1
+        if len(value) <= len(buffer):
+            buffer[: len(value)] = value
+        return len(value)
+
+    def items(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        prefix = _prefix(space)
         merged = self._data | self.overlay if self.overlay else self._data
-        for address in sorted(a for a in merged if a.startswith(prefix)):
+        for address in sorted(a for a in merged if a.startswith(prefix) and (not after or a > prefix + after)):
             value = merged[address]
             if value is not None:
                 yield address[len(prefix) :], value
 
-    def put(self, space: str, key: bytes, value: bytes) -> None:
+    def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
+        for key, value in items:
+            self.overlay[_address(space, key)] = bytes(value)
+
+    def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         self.overlay[_address(space, key)] = bytes(value)
 
     def delete(self, space: str, key: bytes) -> None:
