@@ -202,18 +202,10 @@ class Recomputation:
                 "_start": window_start(spec, self.times[rows]),
             }
         )
-        step = max(1, PAIRS // _largest(frame["_code"].to_numpy()))
-        parts = [
-            visible(seen[at : at + step], frame, source, what).select(*dict.fromkeys([*view.columns, *_SYSTEM]))
-            for at in range(0, len(rows), step)
-        ]
-        answers = []
-        for at, part in zip(range(0, len(rows), step), parts, strict=True):
-            times = self.times[rows[at : at + step]]
-            row = Vector(np.arange(at, at + len(times)), np.ones(len(times), np.bool_))
-            keys = encode_keys([row], view.entity, len(times))
-            answers.append(sweep(view, part, keys, times, asof="event"))
-        return view, _joined(answers)
+        groups, events = grouped(seen, frame, source, what)
+        keys = encode_keys([Vector(groups, groups >= 0)], view.entity, len(rows))
+        columns = [*dict.fromkeys([*view.columns, *_SYSTEM])]
+        return view, sweep(view, events.select(columns), keys, self.times[rows], asof="known")
 
     def _by_row(self, spec: ViewSpec, source: SourceSpec) -> CompiledView:
         """The view with a row in the place of its entity."""
@@ -258,18 +250,88 @@ def window_start(view: ViewSpec, times: Words, feature: str = "") -> Words:
 
 def codes_of(frame: pl.DataFrame, view: CompiledView, keys: Keys) -> Words:
     """The events' entities as codes of `keys`; -1 where none of them is meant."""
-    found = encode_keys(list(vectors(frame, [c.name for c in view.entity]).values()), view.entity, len(frame))
+    names = [column.name for column in view.entity]
+    if not names:
+        return np.zeros(len(frame), np.int64)
+    distinct = frame.select(names).unique()
+    found = encode_keys(list(vectors(distinct, names).values()), view.entity, len(distinct))
     code_of = {key: code for code, key in enumerate(keys.unique)}
     table = np.array([code_of.get(key, -1) for key in found.unique] + [-1], np.int64)
-    codes: Words = table[found.codes]
+    coded = distinct.with_columns(pl.Series("_code", table[found.codes]))
+    joined = frame.select(names).join(coded, on=names, how="left", maintain_order="left")
+    codes: Words = joined["_code"].fill_null(-1).to_numpy().astype(np.int64)  # null entities join nothing
     return codes
+
+
+def grouped(
+    rows: pl.DataFrame, events: pl.DataFrame, source: SourceSpec, what: Conditions
+) -> tuple[Words, pl.DataFrame]:
+    """The group of each row (-1: none), and the events with the group of the rows that may see them (`_row`) and, as
+    `_known_at`, from when on they do.
+
+    Where the rows of an entity saw more and more as time went on, which is how a stream is served, they share its
+    events. A row that saw less than an earlier one (a state that was being built again) gets a copy of its own, and so
+    do all rows of a source that takes corrections.
+    """
+    codes = rows["_code"].to_numpy()
+    if source.corrections:
+        alone = pl.Series(codes >= 0)
+    else:
+        events = events.filter(pl.col("_code") >= 0)
+        events = events if what.duplicates else once(events)
+        alone = _irregular(rows) if what.seen == "logged" else pl.Series(np.zeros(len(rows), np.bool_))
+    offset = int(codes.max(initial=-1)) + 1
+    groups: Words = np.where(alone.to_numpy(), offset + np.arange(len(rows)), codes).astype(np.int64)
+    parts = [] if source.corrections else [_shared(rows.filter(~alone), events, source, what)]
+    copied = rows.filter(alone).with_columns(pl.col(ROW) + offset)
+    step = max(1, PAIRS // _largest(events["_code"].to_numpy()))
+    parts += [visible(copied[at : at + step], events, source, what) for at in range(0, max(len(copied), 1), step)]
+    names = [name for name in events.columns if name != "_code"]
+    shown = [part.select(ROW, *names).with_columns(pl.lit(CURRENT, pl.Int64).alias("_until")) for part in parts]
+    return groups, pl.concat(shown)
+
+
+def _irregular(rows: pl.DataFrame) -> pl.Series:
+    """Which rows are of an entity of which some row saw less than an earlier one."""
+    ordered = rows.sort("_code", "_t", "_through", "_known")
+
+    def step(name: str) -> pl.Expr:
+        return pl.col(name).diff().over("_code").fill_null(0)
+
+    same = (step("_through") == 0) & (step("_known") == 0)
+    first = pl.int_range(pl.len()).over("_code") == 0
+    regular = (step("_through") >= 0) & (step("_known") >= 0) & ((step("_t") != 0) | same | first)
+    return ordered.with_columns(regular.all().over("_code").not_().alias("_alone")).sort(ROW)["_alone"]
+
+
+def _shared(rows: pl.DataFrame, events: pl.DataFrame, source: SourceSpec, what: Conditions) -> pl.DataFrame:
+    """The events of the rows' entities, each with the time of the first row that saw it."""
+    bounds = rows.group_by("_code").agg(pl.col("_start").min(), pl.col("_t").max())
+    mine = events.join(bounds, on="_code").filter(
+        pl.col("_event_time") < pl.col("_t"), pl.col("_event_time") >= pl.col("_start")
+    )
+    if what.seen == "event":
+        mine = mine.with_columns(pl.col("_event_time").alias("_known_at"))
+    elif what.seen == "logged":
+        ahead = pl.max_horizontal("_known_at", pl.col("_event_time") - source.skew)
+        mine = _first(mine.drop("_t").with_columns(ahead.alias("_ahead")), rows, "_lsn", "_through", "_by_lsn")
+        mine = _first(mine, rows, "_ahead", "_known", "_by_time").drop_nulls(["_by_lsn", "_by_time"])
+        mine = mine.with_columns(pl.max_horizontal("_by_lsn", "_by_time").alias("_known_at"))
+    return mine.with_columns(pl.col("_code").alias(ROW))
+
+
+def _first(events: pl.DataFrame, rows: pl.DataFrame, event: str, row: str, name: str) -> pl.DataFrame:
+    """For each event the time of its entity's first row of which `row` is at least the event's `event`."""
+    right = rows.group_by("_code", row).agg(pl.col("_t").min().alias(name)).sort(row)
+    left = events.sort(event)
+    return left.join_asof(
+        right, left_on=event, right_on=row, by="_code", strategy="forward", coalesce=False, check_sortedness=False
+    ).drop(row)
 
 
 def visible(rows: pl.DataFrame, events: pl.DataFrame, source: SourceSpec, what: Conditions) -> pl.DataFrame:
     """Pairs of a row and an event that it saw, each event as the version that counted for the row."""
     if not source.corrections:
-        events = events.filter(pl.col("_code") >= 0)
-        events = events if what.duplicates else once(events)
         pairs = rows.join(events, on="_code").filter(_seen(what, source))
     else:
         mine = rows.join(events.filter(pl.col("_code") >= 0).select("_code", "_key").unique(), on="_code")
@@ -278,9 +340,7 @@ def visible(rows: pl.DataFrame, events: pl.DataFrame, source: SourceSpec, what: 
             pairs = pairs.sort("_known_at", "_lsn").unique([ROW, "_key"], keep="last", maintain_order=True)
         pairs = pairs.filter(pl.col("_deleted").fill_null(False).not_(), pl.col("_of") == pl.col("_code"))
     inside = (pl.col("_event_time") < pl.col("_t")) & (pl.col("_event_time") >= pl.col("_start"))
-    return pairs.filter(inside).with_columns(
-        pl.col("_event_time").alias("_known_at"), pl.lit(CURRENT, pl.Int64).alias("_until")
-    )
+    return pairs.filter(inside).with_columns(pl.col("_event_time").alias("_known_at"))
 
 
 def _seen(what: Conditions, source: SourceSpec) -> pl.Expr:
@@ -295,11 +355,3 @@ def _seen(what: Conditions, source: SourceSpec) -> pl.Expr:
 def _largest(codes: Words) -> int:
     """How many events the entity has that has most, and 1 where there are none."""
     return max(1, int(np.bincount(codes[codes >= 0]).max(initial=0)))
-
-
-def _joined(answers: Sequence[ViewValues]) -> ViewValues:
-    return ViewValues(
-        values=np.concatenate([answer.values for answer in answers]),
-        valid=np.concatenate([answer.valid for answer in answers]),
-        exact=np.concatenate([answer.exact for answer in answers]),
-    )
