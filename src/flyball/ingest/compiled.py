@@ -15,6 +15,8 @@ from numba.extending import intrinsic
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
+Octets = np.ndarray[Any, np.dtype[np.uint8]]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -187,3 +189,199 @@ def contained(table: Words, keys: Words, found: Flags) -> None:
                 found[i] = True
                 break
             slot = (slot + np.uint64(1)) & last
+
+
+@_compiled
+def scan_records(
+    data: Octets, start: int, last: bool, starts: Places, ends: Places, fields: Places, lines: Places, kinds: Places
+) -> tuple[int, int, int]:
+    """Find the next records of a CSV text, until `starts` is full or the text ends.
+
+    Of each: where it begins and ends (without the line end), how many fields it has, how many line ends lie before its
+    end, and its kind: 0 plain, 1 with line ends inside quotes, 2 to be read with care, 3 badly quoted (its first line
+    alone; the search goes on after it). `last`: no more text follows. Blank lines are passed over.
+
+    Returns how many were found, where the first that is not complete begins, and the line ends before it; the count is
+    negative minus one where that one is inside quotes at the end of the file.
+    """
+    n, at, count, line = len(data), start, 0, 0
+    while at < n and count < len(starts):
+        begin, began, width, kind = at, line, 1, 0
+        quoted, fresh, closed, broken, done = False, True, False, False, False
+        while at < n:
+            c = data[at]
+            if quoted:
+                if c == 34:
+                    if at + 1 < n and data[at + 1] == 34:
+                        at += 1
+                    elif at + 1 == n and not last:
+                        break
+                    else:
+                        quoted, closed = False, True
+                elif c == 10 or (c == 13 and not (at + 1 < n and data[at + 1] == 10)):
+                    line += 1
+                    kind = max(kind, 2 if c == 13 else 1)
+            elif c == 44:
+                width += 1
+                fresh, closed = True, False
+                at += 1
+                continue
+            elif c == 10 or c == 13:
+                done = True
+                break
+            elif closed:
+                broken = True
+                break
+            elif c == 34:
+                if fresh:
+                    quoted = True
+                else:
+                    kind = 2
+            fresh = False
+            at += 1
+        if broken or (quoted and last and at >= n and not done):
+            if not broken:
+                return -count - 1, begin, began
+            at, line = begin, began
+            while at < n and data[at] != 10 and data[at] != 13:
+                at += 1
+            kind, done = 3, at < n
+        if not done and not last:
+            return count, begin, began
+        end = at
+        if done:
+            if data[at] == 13 and at + 1 == n and not last:
+                return count, begin, began
+            if data[at] == 13 and at + 1 < n and data[at + 1] == 10:
+                at += 1
+            elif data[at] == 13:
+                kind = max(kind, 2)
+            at += 1
+            line += 1
+        if end > begin:
+            starts[count], ends[count], fields[count], kinds[count] = begin, end, width, kind
+            lines[count] = line - (1 if done else 0)
+            count += 1
+    return count, at, line
+
+
+@_compiled
+def read_units(
+    first: int, count: int, views: np.uint64, buffers: Words, scale: int, limit: int, out: Places, done: Flags
+) -> None:
+    """Plain decimal texts of up to 18 digits in units of 10**-scale, for the rows from `first` that are not `done`.
+
+    A row whose text is anything else, or has digits that the scale does not hold, stays not done.
+    """
+    for k in range(count):
+        i = first + k
+        if done[i]:
+            continue
+        view = views + np.uint64(16 * k)
+        length = np.int64(_word_at(view) & np.uint64(0xFFFFFFFF))
+        start = view + np.uint64(4)
+        if length > 12:
+            place = _word_at(view + np.uint64(8))
+            start = buffers[place & np.uint64(0xFFFFFFFF)] + (place >> np.uint64(32))
+        if length == 0 or length > 40:
+            continue
+        at, negative = 0, False
+        sign = _byte_at(start)
+        if sign == 45 or sign == 43:
+            negative, at = sign == 45, 1
+        value, digits, after, point = 0, 0, 0, False
+        good = True
+        while at < length:
+            c = np.int64(_byte_at(start + np.uint64(at)))
+            if 48 <= c <= 57:
+                if point and after >= scale:
+                    good = good and c == 48
+                else:
+                    value = 10 * value + (c - 48)
+                    digits += 1
+                    after += point
+            elif c == 46 and not point and digits:
+                point = True
+            else:
+                good = False
+            if not good or digits > 18:
+                good = False
+                break
+            at += 1
+        while good and after < scale:
+            value *= 10
+            digits += 1
+            after += 1
+            good = digits <= 18
+        if good and digits > 0 and value <= limit:
+            out[i] = -value if negative else value
+            done[i] = True
+
+
+@_compiled
+def read_times(first: int, count: int, views: np.uint64, buffers: Words, out: Places, done: Flags) -> None:
+    """Texts such as 2014-05-16T19:45:00.123456Z (a space for the T, no fraction or zone: UTC) in µs since 1970."""
+    for k in range(count):
+        i = first + k
+        if done[i]:
+            continue
+        view = views + np.uint64(16 * k)
+        length = np.int64(_word_at(view) & np.uint64(0xFFFFFFFF))
+        if length < 19 or length > 27:
+            continue
+        place = _word_at(view + np.uint64(8))
+        start = buffers[place & np.uint64(0xFFFFFFFF)] + (place >> np.uint64(32))
+        good, value, fraction = True, 0, 0
+        year = month = day = hour = minute = second = 0
+        for at in range(19):
+            c = np.int64(_byte_at(start + np.uint64(at)))
+            if at == 4 or at == 7:
+                good = good and c == 45
+                value = 0
+            elif at == 10:
+                good = good and (c == 84 or c == 32)
+                value = 0
+            elif at == 13 or at == 16:
+                good = good and c == 58
+                value = 0
+            else:
+                good = good and 48 <= c <= 57
+                value = 10 * value + c - 48
+            if at == 3:
+                year = value
+            elif at == 6:
+                month = value
+            elif at == 9:
+                day = value
+            elif at == 12:
+                hour = value
+            elif at == 15:
+                minute = value
+            elif at == 18:
+                second = value
+        at = 19
+        if good and at < length and _byte_at(start + np.uint64(at)) == 46:
+            at += 1
+            digits = 0
+            while at < length:
+                c = np.int64(_byte_at(start + np.uint64(at)))
+                if c < 48 or c > 57:
+                    break
+                fraction = 10 * fraction + c - 48
+                digits += 1
+                at += 1
+            good = 1 <= digits <= 6
+            for _ in range(6 - digits):
+                fraction *= 10
+        if good and at < length:
+            good = at == length - 1 and _byte_at(start + np.uint64(at)) == 90
+        leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+        longest = 28 + leap if month == 2 else 30 if month in (4, 6, 9, 11) else 31
+        if good and year >= 1 and 1 <= month <= 12 and 1 <= day <= longest and hour < 24 and minute < 60 and second < 60:
+            y = year - (month <= 2)  # days since 1970-01-01: H. Hinnant, "chrono-compatible low-level date algorithms"
+            era = y // 400
+            yoe = y - era * 400
+            doy = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+            days = era * 146_097 + yoe * 365 + yoe // 4 - yoe // 100 + doy - 719_468
+            out[i] = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + fraction
+            done[i] = True
