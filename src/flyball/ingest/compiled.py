@@ -308,12 +308,13 @@ def read_units(
                 good = False
                 break
             at += 1
+        good = good and digits > 0
         while good and after < scale:
             value *= 10
             digits += 1
             after += 1
             good = digits <= 18
-        if good and digits > 0 and value <= limit:
+        if good and value <= limit:
             out[i] = -value if negative else value
             done[i] = True
 
@@ -377,7 +378,15 @@ def read_times(first: int, count: int, views: np.uint64, buffers: Words, out: Pl
             good = at == length - 1 and _byte_at(start + np.uint64(at)) == 90
         leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
         longest = 28 + leap if month == 2 else 30 if month in (4, 6, 9, 11) else 31
-        if good and year >= 1 and 1 <= month <= 12 and 1 <= day <= longest and hour < 24 and minute < 60 and second < 60:
+        if (
+            good
+            and year >= 1
+            and 1 <= month <= 12
+            and 1 <= day <= longest
+            and hour < 24
+            and minute < 60
+            and second < 60
+        ):
             y = year - (month <= 2)  # days since 1970-01-01: H. Hinnant, "chrono-compatible low-level date algorithms"
             era = y // 400
             yoe = y - era * 400

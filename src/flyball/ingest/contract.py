@@ -19,14 +19,25 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec
-from flyball.ingest.keys import event_keys
+from flyball.ingest.keys import as_series, event_words
 from flyball.ingest.parsing import PHYSICAL, Mask, mask, parse, times
 from flyball.ingest.rejection import Rejected, Rule, explain, shown_value
 from flyball.ingest.rows import Rows
+from flyball.ingest.seen import first_of
 from flyball.kernel.times import DAY
 
 HORIZON_BEYOND_LATENESS = 7 * DAY  # how much longer than a source's lateness the keys of its events are kept
 RULES = tuple(Rule)
+# Patterns with one meaning in Python and in Rust: ASCII literals and classes, groups, alternatives, counts.
+_PORTABLE = re.compile(
+    r"""(?: [A-Za-z0-9_@:/=,;!<>'"] | -
+        | \\[.+*?()|\[\]{}^$/-]
+        | \[\^?(?: [A-Za-z0-9]-[A-Za-z0-9] | [A-Za-z0-9_@:/=,.+] )+\]
+        | \((?:\?:)? | \) | \|
+        | (?: [*+?] | \{[0-9]+(?:,[0-9]*)?\} )(?![+*{])
+    )*""",
+    re.VERBOSE,
+)
 _CODE = {rule: number for number, rule in enumerate(RULES, start=1)}
 
 
@@ -78,8 +89,9 @@ def check(rows: Rows, spec: SourceSpec, *, now: int, live: bool) -> Checked:
         columns.append(_known_at(rows, spec, verdict, event_time))
     good = np.flatnonzero(verdict.rule == 0)
     frame = pl.DataFrame(columns)[good] if len(good) < rows.height else pl.DataFrame(columns)
-    frame = frame.with_columns(event_keys(frame, spec))
-    first = mask(frame["_key"].is_first_distinct())
+    words = event_words(frame, spec)
+    frame = frame.with_columns(as_series(words))
+    first = first_of(words)
     bad = np.flatnonzero(verdict.rule)
     return Checked(
         received=rows.height,
@@ -168,8 +180,14 @@ def _bound(column: ColumnSpec, which: str) -> float | int | None:
 
 
 def _matches(series: pl.Series, pattern: str) -> pl.Series:
-    """Python's meaning of the pattern, over the distinct texts; null stays null."""
+    """Python's meaning of the pattern; null stays null. Where the engine of Polars means the same, it judges whole
+    columns; else Python does, over the distinct texts."""
     whole = re.compile(pattern)
+    if _PORTABLE.fullmatch(pattern):
+        try:
+            return series.str.contains(rf"\A(?:{pattern})\z")
+        except pl.exceptions.ComputeError:
+            pass  # too large for that engine
     texts = series.unique().drop_nulls()
     fit = texts.filter(pl.Series([whole.fullmatch(text) is not None for text in texts], dtype=pl.Boolean))
     return series.is_in(fit.to_list())
@@ -208,6 +226,7 @@ def _rejections(
     places: list[int] = bad.tolist()
     shape = {fault.row: fault for fault in reversed(rows.faults)}
     rejected = []
+    told: dict[tuple[Rule, str, str | None], str] = {}  # most bad rows of a batch are alike
     for place, row in zip(places, rows.originals(places) if places else [], strict=True):
         rule, column = RULES[verdict.rule[place] - 1], verdict.names[verdict.column[place]]
         fault = shape.get(place)
@@ -215,6 +234,9 @@ def _rejections(
             value = None if fault.value is None else str(fault.value)
         else:
             value = shown_value(spec, column, row.get(column))
+        reason = (rule, column, value)
+        if reason not in told:
+            told[reason] = explain(spec, rule, column, value, now=now)
         rejected.append(
             Rejected(
                 row=row,
@@ -222,7 +244,7 @@ def _rejections(
                 rule=rule,
                 column=column,
                 value=value,
-                message=explain(spec, rule, column, value, now=now),
+                message=told[reason],
             )
         )
     return tuple(rejected)

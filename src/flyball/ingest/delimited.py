@@ -69,7 +69,9 @@ def csv_rows(path: Path, spec: SourceSpec, size: int) -> Iterator[tuple[Rows, in
 
 
 def _after_header(found: _Found) -> _Found:
-    return _Found(found.data, *(part[1:] for part in (found.starts, found.ends, found.fields, found.lines, found.kinds)))
+    return _Found(
+        found.data, *(part[1:] for part in (found.starts, found.ends, found.fields, found.lines, found.kinds))
+    )
 
 
 def _records(path: Path, size: int) -> Iterator[tuple[_Found, int]]:
@@ -115,7 +117,9 @@ def _rows(found: _Found, names: list[str], spec: SourceSpec) -> Rows:
         fields = list(csv.reader(io.StringIO("\n".join(map(found.text, by_hand)), newline="")))
         for name in wanted:
             at = names.index(name)
-            columns[name] = columns[name].scatter(by_hand, pl.Series([row[at] or None for row in fields], dtype=pl.String))
+            columns[name] = columns[name].scatter(
+                by_hand, pl.Series([row[at] or None for row in fields], dtype=pl.String)
+            )
     faults = [Fault(row=place, rule=Rule.BAD_QUOTES) for place in np.flatnonzero(bad_quotes).tolist()]
     faults += [
         Fault(
@@ -157,7 +161,9 @@ def _object(row: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     return fields | {"": list(row[len(names) :])} if len(row) > len(names) else fields
 
 
-def _read(found: _Found, plain: np.ndarray[Any, np.dtype[np.bool_]], names: list[str], wanted: list[str]) -> dict[str, pl.Series]:
+def _read(
+    found: _Found, plain: np.ndarray[Any, np.dtype[np.bool_]], names: list[str], wanted: list[str]
+) -> dict[str, pl.Series]:
     """The wanted columns as text, null where empty and in the rows that are not plain."""
     count = int(plain.sum())
     if count == 0:
@@ -188,7 +194,7 @@ def _read(found: _Found, plain: np.ndarray[Any, np.dtype[np.bool_]], names: list
 def _joined(found: _Found, plain: np.ndarray[Any, np.dtype[np.bool_]]) -> bytes:
     """The plain records alone, a line each: runs of neighbours are copied together."""
     places = np.flatnonzero(plain)
-    breaks = np.flatnonzero((np.diff(places) != 1) | (found.starts[places[1:]] - found.ends[places[:-1]] > 2)) + 1
+    breaks = np.flatnonzero((np.diff(places) != 1) | (np.diff(found.lines[places]) != 1)) + 1
     view = memoryview(found.data)
     return b"\n".join(
         view[found.starts[places[a]] : found.ends[places[b - 1]]]

@@ -30,7 +30,7 @@ _NOTHING = np.uint64(0)
 
 def event_keys(frame: pl.DataFrame, spec: SourceSpec) -> pl.Series:
     """`_key` (`Binary`, 16 bytes each) of the rows of a physical frame."""
-    return as_series(_hashed(frame, spec))
+    return as_series(event_words(frame, spec))
 
 
 def key_words(keys: pl.Series) -> Words:
@@ -45,7 +45,8 @@ def as_series(words: Words) -> pl.Series:
     return octets.cast(pl.List(pl.UInt8)).cast(pl.Binary)
 
 
-def _hashed(frame: pl.DataFrame, spec: SourceSpec) -> Words:
+def event_words(frame: pl.DataFrame, spec: SourceSpec) -> Words:
+    """`event_keys` as two words a row (n × 2)."""
     hash = _Hash(frame.height)
     if spec.key:
         for name in spec.key:
