@@ -116,7 +116,7 @@ class KeyIndex:
         return first
 
     def is_first(
-        self, transaction: ReadTransaction, keys: Sequence[bytes], lsns: npt.NDArray[np.int64]
+        self, transaction: ReadTransaction, keys: pl.Series | Sequence[bytes], lsns: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
         """Which of these events counted when they were added; what was never added, or is forgotten, counts."""
         blocks, place = np.unique(lsns >> _BLOCK, return_inverse=True)

@@ -136,7 +136,7 @@ class OnlineWriter:
         """Boolean: is the event with this LSN the first with its key. A key that was forgotten counts as first."""
         self._source(source)
         with self._store.read() as transaction:
-            return pl.Series(self._index[source].is_first(transaction, keys.to_list(), lsns.to_numpy()))
+            return pl.Series(self._index[source].is_first(transaction, keys, lsns.to_numpy()))
 
     def applied_lsn(self, source: str) -> int:
         """The last LSN applied; 0: none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from flyball.define.spec import SourceSpec
 from flyball.ingest.contract import Checked, check
 from flyball.ingest.files import open_file
 from flyball.ingest.frames import meanings
+from flyball.ingest.keys import key_words
 from flyball.ingest.ports import Entry, EventLog, NewBatch, StoredAnswer
 from flyball.ingest.receipts import Push, Receipt, answer_of, fingerprint, receipt_of, replayed, total
 from flyball.ingest.rejection import suggestion
 from flyball.ingest.rows import Rows, from_dicts, from_frame
+from flyball.ingest.seen import Seen
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 
+SEEN = 1 << 23  # keys of a load that are remembered (up to 0.5 GB); a repetition further apart is found when applied
 Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
 
 
@@ -119,10 +123,14 @@ class Intake:
         stored = self._log.answer(push.source, push.idempotency_key)
         return print_ if stored is None else _again(push, print_, stored)
 
-    def _batch(self, rows: Rows, parts: list[_Part], *, bulk: bool = False) -> tuple[NewBatch, list[_Part]]:
+    def _batch(
+        self, rows: Rows, parts: list[_Part], *, bulk: bool = False, load: _Load | None = None
+    ) -> tuple[NewBatch, list[_Part]]:
         push = parts[0].push
         spec = self.source(push.source)
         checked = check(rows, spec, now=self._clock.now(), live=push.live)
+        if load is not None:
+            checked = load.once(checked)
         return (
             NewBatch(
                 source=spec.name,
@@ -182,28 +190,75 @@ class Intake:
         require_history(spec)
         file = open_file(path, spec, format=format)
         key = idempotency_key or f"file:{file.digest[:32]}:{spec.hash[:16]}"
-        receipts: list[Receipt] = []
-        for number, chunk in enumerate(file.chunks(spec, size=self._chunk_rows)):
-            push = Push(
-                source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
-                fingerprint=file.digest[:32],
-            )  # fmt: skip
-            receipts.append(self._append_chunk(push, chunk.rows))
-            if progress is not None:
-                progress(sum(r.received for r in receipts), chunk.fraction)
-        return total(source, receipts)
+        load = _Load(spec, progress)
+        with ThreadPoolExecutor(1, "bulk-commit") as committing:  # a chunk is written while the next one is read
+            for number, chunk in enumerate(file.chunks(spec, size=self._chunk_rows)):
+                push = Push(
+                    source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
+                    fingerprint=file.digest[:32],
+                )  # fmt: skip
+                known = self._admit(push)
+                if isinstance(known, Receipt):
+                    load.after(chunk.fraction, known)
+                    continue
+                part = _Part(0, push, known, 0, chunk.rows.height)
+                batch = self._batch(chunk.rows, [part], bulk=True, load=load)
+                load.settle()  # before: what an earlier chunk had is left out of this one
+                load.after(chunk.fraction, committing.submit(self._commit_chunk, *batch))
+            load.settle()
+        return total(source, load.receipts)
 
-    def _append_chunk(self, push: Push, rows: Rows) -> Receipt:
-        with self._lock:
-            known = self._admit(push)
-            if isinstance(known, Receipt):
-                return known
-            answers: dict[int, Receipt | FlyballError] = {}
-            part = _Part(0, push, known, 0, rows.height)
-            self._commit([self._batch(rows, [part], bulk=True)], answers)
-            receipt = answers[0]
-            assert isinstance(receipt, Receipt)
-            return receipt
+    def _commit_chunk(self, batch: NewBatch, parts: list[_Part]) -> Receipt:
+        """Commits beside the pushes: the log orders them, and a large file does not keep them waiting."""
+        answers: dict[int, Receipt | FlyballError] = {}
+        self._commit([(batch, parts)], answers)
+        receipt = answers[0]
+        assert isinstance(receipt, Receipt)
+        return receipt
+
+
+class _Load:
+    """One file's way: the receipts so far, the one that is still being committed, and the keys that were seen."""
+
+    def __init__(self, spec: SourceSpec, progress: Progress | None) -> None:
+        self._progress = progress
+        self._pending: tuple[float, Future[Receipt]] | None = None
+        self._seen = None if spec.corrections else Seen(SEEN)
+        self.receipts: list[Receipt] = []
+
+    def after(self, fraction: float, receipt: Receipt | Future[Receipt]) -> None:
+        """Take the next chunk's receipt, and wait for the one before. Raises what its commit raised."""
+        self.settle()
+        if isinstance(receipt, Receipt):
+            self._done(fraction, receipt)
+        else:
+            self._pending = fraction, receipt
+
+    def settle(self) -> None:
+        if self._pending is not None:
+            (fraction, future), self._pending = self._pending, None
+            self._done(fraction, future.result())
+
+    def _done(self, fraction: float, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+        if self._progress is not None:
+            self._progress(sum(r.received for r in self.receipts), fraction)
+
+    def once(self, checked: Checked) -> Checked:
+        """Without the events that an earlier chunk had: it is committed before this one is."""
+        if self._seen is None or checked.frame.is_empty():
+            return checked
+        keys = key_words(checked.frame["_key"])
+        again = self._seen.holds(keys)
+        self._seen.add(keys)
+        if not again.any():
+            return checked
+        return replace(
+            checked,
+            frame=checked.frame.filter(pl.Series(~again)),
+            places=checked.places[~again],
+            duplicate_places=tuple(sorted([*checked.duplicate_places, *checked.places[again].tolist()])),
+        )
 
 
 def require_history(spec: SourceSpec) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
@@ -57,15 +58,29 @@ class Appended:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LakeFile:
+    """A durable Parquet file of rows in the types of the lake, LSNs among them; `stats`: Delta's statistics (JSON)."""
+
+    path: Path
+    stats: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LogBatch:
-    """A batch as it is read back: `frame` is physical and complete."""
+    """A batch as it is read back. `load` reads the rows; `file` has just these rows, where the log keeps them so."""
 
     batch: int
     source: str
     first_lsn: int
     last_lsn: int
     live: bool
-    frame: pl.DataFrame
+    load: Callable[[], pl.DataFrame]
+    file: LakeFile | None = None
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Its rows, physical and complete; read anew each time."""
+        return self.load()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +157,10 @@ class LakeTables(Protocol):
 
     def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> bool:
         """Add rows, and the table if there is none. Idempotent: false where `version` was committed before."""
+
+    def append_file(self, table: str, file: LakeFile, *, app_id: str, version: int) -> bool:
+        """`append` of the rows of a file, without reading them where the table takes them as they are. The file may be
+        removed afterwards."""
 
     def version(self, table: str, app_id: str) -> int:
         """The last version that the application committed; 0: none."""

@@ -36,7 +36,7 @@ FEEDBACK = SourceSpec(
 class IngestConfig:
     """Rows of a file's chunk, of one commit to the lake, and of one transaction of the online state."""
 
-    chunk_rows: int = 100_000
+    chunk_rows: int = 250_000
     commit_rows: int = 250_000
     apply_rows: int = 50_000
 
