@@ -117,6 +117,11 @@ class OnlineWriter:
         self._next_held[source] = held
         return fresh.height
 
+    def columns(self, source: str) -> list[str]:
+        """The columns that the views on a source read."""
+        views = (view for view in self._views.values() if view.source.name == source)
+        return sorted({name for view in views for name in view.columns})
+
     def release(self, now: int) -> int:
         """Make the held-back history visible that is known by `now`; how many events."""
         count = 0

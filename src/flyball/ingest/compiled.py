@@ -7,6 +7,7 @@ file, which is what Numba's cache watches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -394,3 +395,23 @@ def read_times(first: int, count: int, views: np.uint64, buffers: Words, out: Pl
             days = era * 146_097 + yoe * 365 + yoe // 4 - yoe // 100 + doy - 719_468
             out[i] = (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + fraction
             done[i] = True
+
+
+@cache
+def warm() -> None:
+    """Compile, or load what was compiled: once in a process, before anyone waits."""
+    states, one, flags = np.zeros((1, 4), np.uint64), np.zeros(1, np.uint64), np.ones(1, np.bool_)
+    keys, mark, places = np.ones((1, 2), np.uint64), np.uint64(1), np.zeros(1, np.int64)
+    text = np.zeros(2, np.uint64)
+    address = np.uint64(text.ctypes.data)
+    absorb_prefix(states, one, flags, np.frombuffer(bytes(8), np.uint64))
+    absorb_prefix(states, one, flags, one)
+    absorb_words(states, one, flags, mark, mark, one)
+    absorb_texts(states, one, flags, mark, mark, 0, 1, address, one)
+    finish(states, one, keys)
+    table = np.zeros((4, 2), np.uint64)
+    insert_all(table, keys, flags)
+    contained(table, keys, flags)
+    scan_records(np.frombuffer(b"a", np.uint8), 0, True, places, places, places, places, places)
+    read_units(0, 1, address, one, 0, 9, places, flags)
+    read_times(0, 1, address, one, places, flags)

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import SourceSpec
+from flyball.ingest.compiled import warm
 from flyball.ingest.contract import Checked, check
 from flyball.ingest.files import open_file
 from flyball.ingest.frames import meanings
@@ -44,6 +45,7 @@ class Intake:
     """The only writer of the log. Safe to call from several threads; commits one after another."""
 
     def __init__(self, log: EventLog, clock: Clock, *, chunk_rows: int) -> None:
+        warm()
         self._log = log
         self._clock = clock
         self._chunk_rows = chunk_rows

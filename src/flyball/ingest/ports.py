@@ -74,13 +74,17 @@ class LogBatch:
     first_lsn: int
     last_lsn: int
     live: bool
-    load: Callable[[], pl.DataFrame]
+    load: Callable[[Sequence[str] | None], pl.DataFrame]
     file: LakeFile | None = None
 
     @property
     def frame(self) -> pl.DataFrame:
         """Its rows, physical and complete; read anew each time."""
-        return self.load()
+        return self.load(None)
+
+    def columns(self, names: Sequence[str]) -> pl.DataFrame:
+        """Some columns of its rows, those that it has, and the system's."""
+        return self.load(names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,10 +199,13 @@ class Applier(Protocol):
         """Take these sources and views; a view that is new is built before the next event is applied."""
 
     def apply(self, source: str, frame: pl.DataFrame) -> int:
-        """Apply a physical frame in LSN order and remember its keys, in one transaction; rows applied.
+        """Apply a physical frame (all columns, or `columns` where all is known by now) in LSN order and remember its keys, in one transaction; rows applied.
 
         Idempotent: rows up to `applied_lsn` are skipped.
         """
+
+    def columns(self, source: str) -> Sequence[str]:
+        """The source's columns that `apply` reads, beside the system's, where all events are known by now."""
 
     def release(self, now: int) -> int:
         """Make history visible that is known by `now`; how many events."""

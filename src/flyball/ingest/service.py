@@ -16,7 +16,7 @@ from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
 from flyball.ingest.committing import Horizon, LakeCommitter, quarantine_table
 from flyball.ingest.frames import SYSTEM_COLUMNS, fitted, lake_type, meanings, physical_schema
 from flyball.ingest.intake import Intake, Progress
-from flyball.ingest.ports import Applier, EventLog, LakeTables, LogTotals
+from flyball.ingest.ports import Applier, EventLog, LakeTables, LogBatch, LogTotals
 from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.rejection import redact
@@ -203,11 +203,27 @@ class Ingest:
         if self._log.last_lsn(source) <= after:
             return count
         while batches := self._log.read(source, after=after, limit=self._config.apply_rows):
-            frame = pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
+            frame = self._read(source, batches)
             count += self._applier.apply(source, frame)
             after = batches[-1].last_lsn
             self._applied_until[source] = int(frame["_known_at"][-1])
         return count
+
+    def _read(self, source: str, batches: Sequence[LogBatch]) -> pl.DataFrame:
+        """What the applier needs of batches: of a file few columns, unless it has to hold rows back until they are
+        known."""
+        if len(batches) > 1:
+            return pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
+        (batch,) = batches
+        if batch.file is None:
+            return self._fitted(source, batch.frame)
+        wanted = self._applier.columns(source)
+        frame = batch.columns(wanted)
+        known, events = frame["_known_at"].max(), frame["_event_time"].max()
+        assert isinstance(known, int)
+        assert isinstance(events, int)
+        enough = max(known, events) <= self._clock.now() and set(wanted) <= set(frame.columns)
+        return frame if enough else self._fitted(source, batch.frame)
 
     def _feed_from_lake(self, source: str) -> int:
         """After an online state was lost, the log alone does not have the old events; once per process."""

@@ -28,7 +28,7 @@ from typing import Any, cast
 
 import polars as pl
 
-from flyball.ingest.frames import from_lake, numbered, to_lake
+from flyball.ingest.frames import SYSTEM_COLUMNS, from_lake, numbered, to_lake
 from flyball.ingest.ports import Appended, LakeFile, LogBatch, LogTotals, NewBatch, RejectedBatch, StoredAnswer
 from flyball.kernel.errors import ConflictError, InternalError, UnavailableError
 from flyball.kernel.files import KEY_ID_NONE, sync_directory, translate_os_error
@@ -243,8 +243,8 @@ class SqliteEventLog:
             )
         return batches
 
-    def _numbered(self, payload: bytes, first: int, known_at: int | None) -> pl.DataFrame:
-        return numbered(self._frame(payload), first, known_at=known_at)
+    def _numbered(self, payload: bytes, first: int, known_at: int | None, names: Sequence[str] | None) -> pl.DataFrame:
+        return numbered(self._frame(payload, names), first, known_at=known_at)
 
     def _lake_file(self, payload: bytes, first: int) -> LakeFile | None:
         kind, body = _open(payload)
@@ -288,12 +288,15 @@ class SqliteEventLog:
             for source, lsn, batch, known_at, newest, rejected, duplicates, rules, columns, pending, oldest in rows
         }
 
-    def _frame(self, payload: bytes) -> pl.DataFrame:
+    def _frame(self, payload: bytes, names: Sequence[str] | None) -> pl.DataFrame:
         kind, body = _open(payload)
-        if kind == _FILE:
-            return pl.read_parquet(self._bulk / body.decode())
-        if kind == _LAKE_FILE:
-            return from_lake(pl.read_parquet(self._bulk / _file_of(payload)))
+        if kind in (_FILE, _LAKE_FILE):
+            scan = pl.scan_parquet(self._bulk / _file_of(payload), glob=False)
+            if names is not None:
+                wanted = {*names, *SYSTEM_COLUMNS}
+                scan = scan.select(name for name in scan.collect_schema() if name in wanted)
+            frame = scan.collect()
+            return from_lake(frame) if kind == _LAKE_FILE else frame
         return pl.read_ipc_stream(io.BytesIO(body))
 
     def _select(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
