@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command → module, one line of help
     "up": ("up", "Start the platform on this machine."),
     "serve": ("serve", "Serve one model file, with no project."),
     "ingest": ("ingest", "Load a file of history, or push live events."),
+    "infer": ("infer", "Write a first contract from a file."),
     "train": ("train", "Train a model and register its version."),
     "release": ("release", "Roll a version out to a service."),
     "approve": ("release", "Let a version that waits for review go out."),
