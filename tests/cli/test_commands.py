@@ -6,7 +6,7 @@ import pytest
 from flyball.cli import COMMANDS, cli
 from tests.cli.run_cli import flyball
 
-ASKED_FOR = "init check plan apply up serve ingest train release rollback predict status logs demo approve"
+ASKED_FOR = "init infer check plan apply up serve ingest train release rollback predict status logs demo approve"
 
 
 def test_the_commands_are_those_that_were_promised() -> None:

@@ -175,7 +175,7 @@ def test_a_key_counts_once_and_the_index_says_which_event_it_was() -> None:
 
 
 def test_keys_are_forgotten_after_lateness_and_a_week() -> None:
-    store, clock, writer, _ = started(0)
+    _, clock, writer, _ = started(0)
     writer.apply(SOURCE.name, with_keys([event(1, 0)], [7]))
     for day in range(1, 12):
         clock.advance_to(day * DAY)

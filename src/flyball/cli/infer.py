@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from flyball.cli.options import json_option
+from flyball.cli.output import show
 from flyball.kernel.errors import ConflictError
 
 
@@ -15,20 +17,20 @@ from flyball.kernel.errors import ConflictError
 @click.option("--event-time", default="", help="The column that says when an event was; by default, the first time.")
 @click.option("--format", "form", default="", help="csv, parquet or jsonl, where the file's name does not say it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write a new file instead of standard output.")
-def infer(file: Path, name: str, event_time: str, form: str, out: Path | None) -> None:
+@json_option
+def infer(file: Path, name: str, event_time: str, form: str, out: Path | None, as_json: bool) -> None:
     """Write the source that the rows of FILE (csv, parquet, jsonl) fit, as Python to begin with."""
     from flyball.ingest.infer import infer as contract_of
 
-    text = contract_of(file, name=name or _class_name(file.stem), format=form, event_time=event_time)
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    if out.exists():
-        raise ConflictError(
-            f"{out} is there already and is left as it is", code="file_exists", hint="name another --out"
-        )
-    out.write_text(text)
-    click.echo(f"{out} is written; read it, then import its class in your project")
+    name = name or _class_name(file.stem)
+    text = contract_of(file, name=name, format=form, event_time=event_time)
+    told = text.rstrip("\n")
+    if out is not None:
+        if out.exists():
+            raise ConflictError(f"{out} is there already; it is left as it is", code="file_exists", hint="name another")
+        out.write_text(text)
+        told = f"{out} is written; read it, then import {name} in your project"
+    show({"source": name, "code": text, "out": None if out is None else str(out)}, as_json=as_json, text=told)
 
 
 def _class_name(stem: str) -> str:

@@ -5,8 +5,8 @@ does not have it. Small batches gather in a *young* list, which becomes a run wh
 are merged. So a key costs a few words that are written in order, and no random write of its own. An event that is
 dropped as a duplicate is noted by its LSN, in a bitmap of 4,096.
 
-In `key/SOURCE`: `m` the list of runs; `n` the young list's state, `y` NUMBER its batches; `p` RUN PAGE, `f` RUN (filter),
-`i` RUN (first word of each page). In `dropped/SOURCE`: LSN / 4,096 → when it may be forgotten, bits.
+In `key/SOURCE`: `m` the list of runs; `n` the young list's state, `y` NUMBER its batches; `p` RUN PAGE, `f` RUN (the
+filter), `i` RUN (first word of each page). In `dropped/SOURCE`: LSN / 4,096 → when it may be forgotten, bits.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class LakeCommitter:
         return done
 
 
-def _alike(batches: Sequence[LogBatch]) -> Sequence[LogBatch]:
+def _alike(batches: list[LogBatch]) -> list[LogBatch]:
     """The first batch where it has a file of its own; else those up to the next that has."""
     return list(takewhile(lambda batch: batch.file is None, batches)) or batches[:1]
 

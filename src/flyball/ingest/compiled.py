@@ -25,24 +25,26 @@ def _compiled(function: _Function) -> _Function:
     return cast(_Function, njit(cache=True, nogil=True)(function))
 
 
-@intrinsic
-def _word_at(typing_context: Any, address: Any) -> Any:
+def _load_word(typing_context: Any, address: Any) -> Any:
     """The 8 bytes at an address, which may be unaligned, as a little-endian number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(types.uint64)))
+        pointer = builder.inttoptr(arguments[0], context.get_value_type(cast(Any, types.CPointer)(types.uint64)))
         return builder.load(pointer, align=1)
 
     return types.uint64(types.uint64), generate
 
 
-@intrinsic
-def _byte_at(typing_context: Any, address: Any) -> Any:
+def _load_byte(typing_context: Any, address: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(types.uint8)))
+        pointer = builder.inttoptr(arguments[0], context.get_value_type(cast(Any, types.CPointer)(types.uint8)))
         return builder.load(pointer)
 
     return types.uint8(types.uint64), generate
+
+
+_word_at: Any = intrinsic(_load_word)
+_byte_at: Any = intrinsic(_load_byte)
 
 
 @_compiled
@@ -102,7 +104,7 @@ def absorb_texts(
     views: np.uint64,
     buffers: Words,
 ) -> None:
-    """Arrow's string views at the address `views`, for the rows from `first`: `mark` with the length, then the bytes."""
+    """Arrow's string views at address `views`, for the rows from `first`: `mark` with the length, then the bytes."""
     for k in range(count):
         i = first + k
         if not valid[i]:
@@ -293,7 +295,7 @@ def read_units(
         value, digits, after, point = 0, 0, 0, False
         good = True
         while at < length:
-            c = np.int64(_byte_at(start + np.uint64(at)))
+            c = int(_byte_at(start + np.uint64(at)))
             if 48 <= c <= 57:
                 if point and after >= scale:
                     good = good and c == 48
@@ -336,7 +338,7 @@ def read_times(first: int, count: int, views: np.uint64, buffers: Words, out: Pl
         good, value, fraction = True, 0, 0
         year = month = day = hour = minute = second = 0
         for at in range(19):
-            c = np.int64(_byte_at(start + np.uint64(at)))
+            c = int(_byte_at(start + np.uint64(at)))
             if at == 4 or at == 7:
                 good = good and c == 45
                 value = 0
@@ -366,7 +368,7 @@ def read_times(first: int, count: int, views: np.uint64, buffers: Words, out: Pl
             at += 1
             digits = 0
             while at < length:
-                c = np.int64(_byte_at(start + np.uint64(at)))
+                c = int(_byte_at(start + np.uint64(at)))
                 if c < 48 or c > 57:
                     break
                 fraction = 10 * fraction + c - 48

@@ -1,8 +1,8 @@
 """CSV in chunks of a number of rows: found by one pass over the bytes, read by Polars, and with care where needed.
 
 What a line is, and how many fields it has, is what Python's `csv` says of it (strict, quotes doubled). Plain records go
-to Polars together; those with line ends in quotes, a lone quote or a lone carriage return, and those with the wrong number of fields, one by one to
-`csv`. A record whose quotes are wrong is quarantined, its first line alone.
+to Polars together; those with line ends in quotes, a lone quote or a lone carriage return to `csv`. One with the wrong
+number of fields is quarantined; of one whose quotes are wrong, its first line alone.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _RESERVED = {"any"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Guess:
-    """`code`: the declaration. `unit`: how it is read as a time, empty where it is none. `seen`: what a comment says."""
+    """`code`: the declaration. `unit`: how it is read as a time; empty: it is none. `seen`: what a comment says."""
 
     name: str
     code: str
@@ -128,9 +128,9 @@ def _type(present: pl.Series) -> tuple[str, str, pl.Series | None]:
     if present.is_empty() or present.dtype.is_nested() or present.dtype == pl.Null:
         return "fb.String()", "string", None
     text = present.dtype in (pl.String, pl.Categorical, pl.Enum)
-    if present.dtype == pl.Boolean or (text and not present.cast(pl.String).is_in(["0", "1"]).any()):
-        if not _read(present, "boolean").faults:
-            return "fb.Boolean()", "boolean", None
+    words = present.dtype == pl.Boolean or (text and not present.cast(pl.String).is_in(["0", "1"]).any())
+    if words and not _read(present, "boolean").faults:
+        return "fb.Boolean()", "boolean", None
     if not present.dtype.is_float() and not (parsed := _read(present, "integer")).faults:
         return "fb.Integer()", "integer", parsed.values
     for scale in _SCALES:
@@ -184,7 +184,8 @@ def _key(guesses: Sequence[_Guess]) -> str:
         g for g in guesses if g.unique and not g.nullable and g.type in ("string", "integer") and _declarable(g.name)
     ]
     named = [guess for guess in fit if re.search(r"(^|_)(id|key|uuid|hash)$", guess.name, re.IGNORECASE)]
-    return (named or [guess for guess in fit if guess.type == "string"] or [_Guess(name="", code="", seen="", unique=False, nullable=False)])[0].name  # fmt: skip
+    likely = named or [guess for guess in fit if guess.type == "string"]
+    return likely[0].name if likely else ""
 
 
 def _module(path: Path, name: str, height: int, guesses: Sequence[_Guess], time: _Guess, key: str) -> str:

@@ -199,9 +199,10 @@ class Applier(Protocol):
         """Take these sources and views; a view that is new is built before the next event is applied."""
 
     def apply(self, source: str, frame: pl.DataFrame) -> int:
-        """Apply a physical frame (all columns, or `columns` where all is known by now) in LSN order and remember its keys, in one transaction; rows applied.
+        """Apply a physical frame in LSN order and remember its keys, in one transaction; rows applied.
 
-        Idempotent: rows up to `applied_lsn` are skipped.
+        It has all columns, or `columns` where all of it is known by now. Idempotent: rows up to `applied_lsn` are
+        skipped.
         """
 
     def columns(self, source: str) -> Sequence[str]:

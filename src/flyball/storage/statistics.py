@@ -1,7 +1,7 @@
 """Delta's statistics of a data file: how many rows, and per column the nulls, the least and the greatest value.
 
-Readers leave files out by them, so a bound is given only where it is exact in JSON: integers, finite floats, times, short
-texts, and decimals of up to 15 digits.
+Readers leave files out by them, so a bound is given only where it is exact in JSON: integers, finite floats, times,
+short texts, and decimals of up to 15 digits.
 """
 
 from __future__ import annotations
