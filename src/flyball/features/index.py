@@ -98,12 +98,14 @@ class KeyIndex:
         known = self._in_runs(transaction, runs, keys)
         large = 4 * len(keys) >= YOUNG
         if large:
-            known |= self._repeated_or_young(transaction, young, keys)
+            order = _order(keys)
+            known |= self._repeated_or_young(transaction, young, keys, order)
         else:
             self._known_small(transaction, young, keys, known)
         fresh = keys[~known]
         if large and len(fresh):
-            runs.append(self._write_run(transaction, fresh, until, bucket))
+            ascending = keys[order][~known[order]]
+            runs.append(self._write_run(transaction, ascending, until, bucket))
         elif len(fresh):
             self._grow(transaction, young, fresh, until, bucket, runs)
         runs = self._merge(transaction, runs, bucket)
@@ -194,9 +196,11 @@ class KeyIndex:
                 known[i] = True
             batch.add(key)
 
-    def _repeated_or_young(self, transaction: ReadTransaction, young: _Young, keys: Keys) -> Mask:
+    def _repeated_or_young(
+        self, transaction: ReadTransaction, young: _Young, keys: Keys, order: npt.NDArray[np.intp]
+    ) -> Mask:
         known: Mask = np.zeros(len(keys), np.bool_)
-        repeated(keys, _order(keys), known)
+        repeated(keys, order, known)
         if young.count:
             members(_sorted(_joined([self._young_data(transaction, young)])), keys, known)
         return known
@@ -205,9 +209,8 @@ class KeyIndex:
 
     def _settle(self, transaction: WriteTransaction, young: _Young, runs: list[_Run]) -> _Young:
         """Make a run of the young list, which is empty then."""
-        runs.append(
-            self._write_run(transaction, _joined([self._young_data(transaction, young)]), young.until, young.bucket)
-        )
+        keys = _sorted(_joined([self._young_data(transaction, young)]))
+        runs.append(self._write_run(transaction, keys, young.until, young.bucket))
         for number in range(young.first, young.next):
             transaction.delete(self._space, b"y" + ordered(number))
         empty = _Young(first=young.next, next=young.next, mark=os.urandom(8))
@@ -230,8 +233,8 @@ class KeyIndex:
         there.update(data[i : i + 16] for i in range(0, len(data), 16))
         self._young = grown.mark, there
 
-    def _write_run(self, transaction: WriteTransaction, keys: Keys, until: int, bucket: int) -> _Run:
-        ascending, name = _sorted(keys), os.urandom(8)
+    def _write_run(self, transaction: WriteTransaction, ascending: Keys, until: int, bucket: int) -> _Run:
+        name = os.urandom(8)
         filter_ = empty_filter(len(ascending))
         fill(filter_, ascending)
         pages = np.ascontiguousarray(ascending[::_PAGE, 0])
@@ -256,7 +259,7 @@ class KeyIndex:
                 if size + run.count <= LARGEST:
                     size, chosen = size + run.count, [*chosen, run]
             if len(chosen) >= (2 if level < 0 else FAN):
-                keys = _joined([self._read(transaction, run, range(_pages(run))).tobytes() for run in chosen])
+                keys = _sorted(np.concatenate([self._read(transaction, run, range(_pages(run))) for run in chosen]))
                 merged = self._write_run(transaction, keys, max(run.until for run in chosen), age)
                 for run in chosen:
                     self._drop_run(transaction, run)

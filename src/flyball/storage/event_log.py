@@ -138,7 +138,7 @@ class SqliteEventLog:
         rows = frame if batch.live else to_lake(frame, batch.columns)
         whole = not batch.live and rows.width == frame.width
         with path.open("wb") as file:
-            (rows if whole else batch.frame).write_parquet(file, compression="zstd", compression_level=1)
+            (rows if whole else batch.frame).write_parquet(file, compression="snappy")
             file.flush()
             os.fsync(file.fileno())
         sync_directory(self._bulk)
