@@ -23,6 +23,7 @@ from flyball.ingest.rows import BadLine, Rows, from_dicts, from_frame, require_c
 from flyball.kernel.errors import InvalidError, NotFoundError
 
 FileFormat = Literal["csv", "parquet", "jsonl"]
+_WINDOW = 4  # chunks of a Parquet file that are read together
 _SUFFIXES: dict[str, FileFormat] = {
     ".csv": "csv",
     ".parquet": "parquet",
@@ -169,8 +170,12 @@ def _parquet_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Ch
     scan = scan.select(readable(spec))
     try:
         total = int(scan.select(pl.len()).collect().item())
+        window = pl.DataFrame()
         for start in range(0, total, size):
-            frame = scan.slice(start, size).collect()
+            place = start % (_WINDOW * size)
+            if place == 0:  # several chunks at once: a row group that two chunks share is decoded once
+                window = scan.slice(start, _WINDOW * size).collect()
+            frame = window.slice(place, size)
             rows = from_frame(frame, spec, positions=range(start + 1, start + 1 + frame.height), ignored=others)
             yield Chunk(rows=rows, fraction=min(1.0, (start + size) / total))
     except (pl.exceptions.PolarsError, OSError) as error:
