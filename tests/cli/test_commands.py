@@ -7,8 +7,8 @@ from flyball.cli import COMMANDS, cli
 from tests.cli.run_cli import flyball
 
 ASKED_FOR = (
-    "init check plan apply up serve ingest quarantine train release rollback predict status logs demo approve erase "
-    "features explain skew"
+    "init infer check plan apply up serve ingest quarantine train release rollback predict status logs demo approve "
+    "erase features explain skew"
 )
 
 

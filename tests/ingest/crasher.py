@@ -6,7 +6,10 @@ import random
 import sys
 from pathlib import Path
 
-from flyball.ingest.service import IngestConfig
+import polars as pl
+
+from flyball.ingest.service import Ingest, IngestConfig
+from flyball.storage import event_log
 from tests.ingest.sources import make_ingest, payment
 
 
@@ -15,9 +18,28 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+def load(ingest: Ingest, folder: Path, number: int) -> int:
+    """A file in chunks of 8, each a file of the log; with one bad row, and at times one key that comes again."""
+    keys = [number + i for i in range(20)]
+    keys[13] = keys[2] if number % 2 else keys[13]
+    rows = [payment(key, amount="12.45") for key in keys] + [payment(number, amount="bad")]
+    path = folder / f"load-{number}.parquet"
+    pl.DataFrame(rows).with_columns(
+        pl.lit(None).alias(n) for n in ("kind", "score", "items", "gift", "due")
+    ).write_parquet(path)
+    receipt = ingest.append_file("Payments", path)
+    assert receipt.quarantined == 1
+    fresh = sorted(set(keys))
+    for key in fresh:
+        say(f"loaded {key}")
+    say("load 1")
+    return len(keys)
+
+
 def main(folder: Path, seed: int, first: int) -> None:
     chance = random.Random(seed)
-    ingest = make_ingest(folder, config=IngestConfig(apply_rows=7, commit_rows=20))
+    event_log.BULK_ROWS = 3
+    ingest = make_ingest(folder, config=IngestConfig(apply_rows=7, commit_rows=20, chunk_rows=8))
     say("ready")
     number = first
     while True:
@@ -31,6 +53,8 @@ def main(folder: Path, seed: int, first: int) -> None:
         if key and chance.random() < 0.3:
             assert ingest.append("Payments", rows, idempotency_key=key).replayed
         number += size
+        if chance.random() < 0.3:
+            number += load(ingest, folder, number)
         if chance.random() < 0.4:
             ingest.flush()
             say("flushed")

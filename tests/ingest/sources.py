@@ -98,6 +98,9 @@ class MemoryApplier:
         self.applied[source] = done
         return count
 
+    def columns(self, source: str) -> list[str]:
+        return []
+
     def release(self, now: int) -> int:
         self.released = now
         return 0

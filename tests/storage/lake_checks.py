@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
-from flyball.ingest.ports import LakeTables
+from flyball.ingest.ports import LakeFile, LakeTables
 from flyball.kernel.errors import ConflictError, NotFoundError
+from flyball.storage.lake import DeltaLake
+from flyball.storage.statistics import statistics
 
 Open = Callable[[], LakeTables]  # opens the same lake again
 
@@ -91,7 +98,44 @@ def any_frame_can_be_a_table(open_lake: Open) -> None:
     assert back["none"].to_list() == [None, "now"]
 
 
+def a_file_is_taken_as_it_is_once_with_right_statistics(open_lake: Open) -> None:
+    lake = open_lake()
+    assert isinstance(lake, DeltaLake)
+    lake.append("S", rows(1, 2), app_id="S", version=2)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "bulk.parquet"
+        frame = rows(*range(3, 10))
+        frame.write_parquet(path)
+        file = LakeFile(path=path, stats=statistics(frame))
+        assert lake.append_file("S", file, app_id="S", version=9)
+        assert not open_lake().append_file("S", file, app_id="S", version=9)
+        assert lake.append_file("New", file, app_id="New", version=9), "the first of a table"
+        odd = LakeFile(path=Path(folder) / "odd.parquet", stats="{}")
+        rows(10).with_columns(more=pl.lit(1.5)).write_parquet(odd.path)
+        lake.append_file("S", odd, app_id="S", version=10)
+    assert lake.read("S")["_lsn"].to_list() == list(range(1, 11)), "the file may go"
+    assert lake.read("S", ["more"])["more"].to_list() == [None] * 9 + [1.5]
+    assert lake.read("New")["fare"].to_list() == [-100 * n - 25 for n in range(3, 10)]
+    lake.append("Same", rows(0), app_id="S", version=1)
+    lake.append("Same", frame, app_id="S", version=2)
+    assert bounds(lake, "S") == bounds(lake, "Same")
+    assert json.loads(statistics(frame))["maxValues"]["_event_time"] == "1970-01-01T00:00:09.000009Z"
+    assert lake.read("S", ["_lsn"], after_lsn=4, through_lsn=6)["_lsn"].to_list() == [5, 6]
+    lake.compact("S")
+    assert lake.read("S")["_lsn"].to_list() == list(range(1, 11))
+
+
+def bounds(lake: DeltaLake, table: str) -> dict[str, Any]:
+    """What Delta knows of the file with seven rows."""
+    actions = pl.DataFrame(DeltaTable(str(lake.table_path(table))).get_add_actions(flatten=True))
+    (found,) = actions.filter(pl.col("num_records") == 7).to_dicts()
+    assert found["null_count._event_time"] == 0
+    names = ("name", "fare", "_lsn")
+    return {f"{kind}.{n}": found[f"{kind}.{n}"] for n in names for kind in ("min", "max", "null_count")}
+
+
 CHECKS = (
+    a_file_is_taken_as_it_is_once_with_right_statistics,
     an_append_is_made_once,
     a_table_that_is_not_there_is_empty_but_cannot_be_read,
     reading_gives_physical_values_in_lsn_order,

@@ -71,10 +71,10 @@ def test_each_payload_begins_with_its_format_version_and_key_id(tmp_path: Path) 
     log = SqliteEventLog(tmp_path)
     log.append([batch(0, 1), batch(1, 30_000, bulk=True)], now=1)
     heads = [row[0] for row in log._reader.execute("SELECT substr(payload, 1, 8) FROM batches ORDER BY batch")]
-    assert heads == [b"FBEV\x01\x00\x00\x01", b"FBEV\x01\x00\x00\x02"]
+    assert heads == [b"FBEV\x02\x00\x00\x01", b"FBEV\x02\x00\x00\x02"]
     with log._transaction():
         log._writer.execute(
-            "UPDATE batches SET payload = CAST(x'46424556020000' || substr(payload, 8) AS BLOB) WHERE batch = 1"
+            "UPDATE batches SET payload = CAST(x'46424556030000' || substr(payload, 8) AS BLOB) WHERE batch = 1"
         )
-    with pytest.raises(ConflictError, match="format version 2"):
+    with pytest.raises(ConflictError, match="format version 3"):
         log.read("S", after=0, limit=1)

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {  # command → module, one line of help
     "serve": ("serve", "Serve one model file, with no project."),
     "ingest": ("ingest", "Load a file of history, or push live events."),
     "quarantine": ("quarantine", "List, show, retry or drop rows that broke their contract."),
+    "infer": ("infer", "Write a first contract from a file."),
     "train": ("train", "Train a model and register its version."),
     "release": ("release", "Roll a version out to a service."),
     "approve": ("release", "Let a version that waits for review go out."),

@@ -134,7 +134,9 @@ class Client:
         progress: Progress | None = None,
         timeout: float = 600.0,
     ) -> Data:
-        """Load a file of history (csv, parquet, jsonl), sent in chunks of 1 MB."""
+        """Load a file of history (csv, parquet, jsonl), sent in chunks of 1 MB.
+
+        Without a key the file's content and the source's contract are the key: sent again, it is stored once."""
         file = Path(path)
         form = FILE_FORMATS.get(file.suffix.lower())
         if form is None:
@@ -145,9 +147,10 @@ class Client:
             raise NotFoundError(f"no file {file}", code="file_not_found")
         headers = {
             "Content-Type": "application/octet-stream",
-            "Idempotency-Key": idempotency_key or new_id("file"),
             "Content-Length": str(file.stat().st_size),
         }
+        if idempotency_key:
+            headers["Idempotency-Key"] = idempotency_key
         target = f"/v1/files/{seg(name_of(source))}"
         params = {"format": form, "name": file.name}
         body = chunks(file, progress)

@@ -84,6 +84,10 @@ class Builds:
         correction of a row that was read before needs all of its versions at once)."""
         return self.ranges is not None and lsn > self.at_once and not view.source.corrections
 
+    def over(self, source: str) -> list[CompiledView]:
+        """The views on a source that are being built."""
+        return [view for view in self._views.values() if view.source.name == source]
+
     def begin(self, transaction: WriteTransaction, view: CompiledView) -> None:
         """Begin a build, or go on with one that was begun under the same plan."""
         stored = stored_build(transaction, view.definition)

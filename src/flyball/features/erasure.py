@@ -10,9 +10,10 @@ import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.features.frames import once, vectors, words
+from flyball.features.index import KeyIndex
 from flyball.features.keys import encode_keys
 from flyball.features.ports import EventReader, WriteTransaction
-from flyball.features.states import age_space, held_space, key_space, source_state, view_space
+from flyball.features.states import held_space, source_state, version_space, view_space
 from flyball.features.views import CompiledView
 
 Update = Callable[[WriteTransaction, CompiledView, pl.DataFrame], None]
@@ -67,16 +68,14 @@ def rebuild(
         update(transaction, view, left.sort("_known_at", "_lsn"))
 
 
-def forget(transaction: WriteTransaction, source: SourceSpec, removed: pl.DataFrame) -> int:
+def forget(transaction: WriteTransaction, index: KeyIndex, source: SourceSpec, removed: pl.DataFrame) -> int:
     """Forget the removed rows' keys and what is held back of them; how many were held back."""
     if removed.is_empty():
         return 0
     keys, lsns = set(removed["_key"].to_list()), set(words(removed, "_lsn").tolist())
+    index.erase(transaction, sorted(keys))
     for key in keys:
-        transaction.delete(key_space(source.name), key)
-    for entry, _ in list(transaction.items(age_space(source.name))):
-        if entry[8:] in keys:
-            transaction.delete(age_space(source.name), entry)
+        transaction.delete(version_space(source.name), key)
     held = 0
     for entry, data in list(transaction.items(held_space(source.name))):
         if msgspec.msgpack.decode(data)["_lsn"] in lsns:

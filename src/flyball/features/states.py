@@ -5,8 +5,8 @@ meta            source/NAME → {lsn, known_through};  view/DEFINITION → {sour
                 build/DEFINITION → how far a view is that is built beside the others;
                 pulse → domain time up to which all that ingestion took is in the state
 view/DEFINITION entity key → packed state
-key/SOURCE      event key → first LSN
-age/SOURCE      time, event key → nothing: the order in which keys are forgotten
+key/SOURCE      the keys of events, in runs (`index.py`)
+dropped/SOURCE  which LSNs were duplicates
 held/SOURCE     time at which it is known, LSN → an event that nobody may see yet
 
 And of sources that take corrections:
@@ -58,8 +58,8 @@ def key_space(source: str) -> str:
     return f"key/{source}"
 
 
-def age_space(source: str) -> str:
-    return f"age/{source}"
+def dropped_space(source: str) -> str:
+    return f"dropped/{source}"
 
 
 def held_space(source: str) -> str:

@@ -160,6 +160,11 @@ class OnlineWriter:
         self._next_held[source] = held
         return fresh.height
 
+    def columns(self, source: str) -> list[str]:
+        """The columns that the views on a source read."""
+        views = [view for view in self._views.values() if view.source.name == source] + self._builds.over(source)
+        return sorted({name for view in views for name in view.columns})
+
     def _accept(
         self, transaction: WriteTransaction, spec: SourceSpec, fresh: pl.DataFrame, now: int
     ) -> tuple[pl.DataFrame, Words]:
@@ -226,7 +231,7 @@ class OnlineWriter:
         if self._source(source).corrections:
             return pl.Series([True] * len(keys), dtype=pl.Boolean)
         with self._store.read() as transaction:
-            return pl.Series(self._index[source].is_first(transaction, keys.to_list(), lsns.to_numpy()))
+            return pl.Series(self._index[source].is_first(transaction, keys, lsns.to_numpy()))
 
     @property
     def views(self) -> tuple[CompiledView, ...]:
@@ -267,7 +272,7 @@ class OnlineWriter:
                         keys = touched(view, removed, entities)
                         rebuild(transaction, view, keys, self._history, self._update_view)
                 self._builds.restart(transaction, source)
-                forget(transaction, spec, removed)
+                forget(transaction, self._index[source], spec, removed)
         finally:
             self._history = history
 

@@ -28,7 +28,7 @@ from flyball.http.server import Request, Response, error_response, json_response
 from flyball.ingest.body import ArrowBody, JsonBody, json_rows, json_value
 from flyball.ingest.committing import Horizon
 from flyball.ingest.group import Answer, GroupCommit, GroupLimits
-from flyball.ingest.intake import Progress
+from flyball.ingest.load import Progress
 from flyball.ingest.receipts import Push, Receipt, fingerprint
 from flyball.kernel.errors import ErrorKind, FlyballError, InternalError, InvalidError, from_data
 from flyball.kernel.files import translate_os_error

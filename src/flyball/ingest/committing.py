@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import polars as pl
 
 from flyball.define.spec import ColumnType
 from flyball.ingest.frames import to_lake
-from flyball.ingest.ports import Applier, EventLog, LakeTables, QuarantineChange, RejectedBatch
+from flyball.ingest.ports import Applier, EventLog, LakeFile, LakeTables, LogBatch, QuarantineChange, RejectedBatch
 from flyball.ingest.rejection import DELETED
 
 _QUARANTINE_TYPES = {
@@ -86,34 +87,36 @@ class LakeCommitter:
     def _commit_events(self, source: str, columns: Mapping[str, tuple[ColumnType, int]]) -> int:
         done = self._lake.version(source, source)
         applied = self._applier.applied_lsn(source)
-        while done < applied:
-            frame = self._unique_events(source, after=done, through=applied)
-            if frame is None:
-                break
-            rows, done = frame
-            self._lake.append(source, to_lake(rows, columns), app_id=source, version=done)
+        while done < applied and (batches := self._log.read(source, after=done, limit=self._commit_rows)):
+            batches = _alike(batches)
+            last = min(batches[-1].last_lsn, applied)
+            file = batches[0].file
+            if file and done < batches[0].first_lsn and last == batches[0].last_lsn and self._all_first(source, file):
+                self._lake.append_file(source, file, app_id=source, version=last)
+            else:
+                rows = self._unique_events(source, batches, after=done, through=last)
+                self._lake.append(source, to_lake(rows, columns), app_id=source, version=last)
+            done = last
         return done
 
-    def _unique_events(self, source: str, *, after: int, through: int) -> tuple[pl.DataFrame, int] | None:
-        """The next events of the log that are the first of their key, and the last LSN looked at; None: no more.
+    def _all_first(self, source: str, file: LakeFile) -> bool:
+        """Whether each row of a file counts, so that the lake can take it as it is."""
+        rows = pl.read_parquet(file.path, columns=["_key", "_lsn"])
+        return bool(self._applier.seen_first(source, rows["_key"], rows["_lsn"]).all())
+
+    def _unique_events(self, source: str, batches: Sequence[LogBatch], *, after: int, through: int) -> pl.DataFrame:
+        """Those events of the batches that are the first of their key; `through` may be at most what was applied.
 
         Of a source with corrections, whose events say whether they delete, all are versions, and all are kept.
-        Asks the applier, so `through` may be at most what was applied.
         """
-        batches = self._log.read(source, after=after, limit=self._commit_rows)
-        if not batches:
-            return None
         frame = pl.concat([batch.frame for batch in batches], how="diagonal")
         frame = frame.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through))
-        last = min(batches[-1].last_lsn, through)
-        if frame.is_empty():
-            return (frame, last) if last > after else None
         kept = pl.Series([False]).new_from_index(0, frame.height)
         if DELETED in frame.columns:
             kept = frame[DELETED].is_not_null()
         if not kept.all():
             kept |= self._applier.seen_first(source, frame["_key"], frame["_lsn"])
-        return frame.filter(kept), last
+        return frame.filter(kept)
 
     def _commit_quarantine(self, source: str) -> int:
         table = quarantine_table(source)
@@ -130,6 +133,11 @@ class LakeCommitter:
         while changes := self._log.quarantine_changes(source, after=done, limit=10_000):
             done = changes[-1].number
             self._lake.append(table, changes_frame(source, changes), app_id=table, version=done)
+
+
+def _alike(batches: list[LogBatch]) -> list[LogBatch]:
+    """The first batch where it has a file of its own; else those up to the next that has."""
+    return list(takewhile(lambda batch: batch.file is None, batches)) or batches[:1]
 
 
 def quarantine_frame(source: str, batches: Sequence[RejectedBatch]) -> pl.DataFrame:

@@ -20,16 +20,27 @@ import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec
 from flyball.ingest.deletions import deletions, keys_alone
-from flyball.ingest.keys import event_keys
+from flyball.ingest.keys import as_series, event_words
 from flyball.ingest.parsing import PHYSICAL, mask, parse, times
 from flyball.ingest.ports import Conditions, RefusedBatch
 from flyball.ingest.rejection import DELETED, Rejected, Rule, explain, explain_rule, rule_value, shown_value
 from flyball.ingest.rows import Rows
 from flyball.ingest.rules import Came, judge_pushes, judge_rules, no_conditions
+from flyball.ingest.seen import first_of
 from flyball.ingest.verdict import Verdict
 from flyball.kernel.times import DAY
 
 HORIZON_BEYOND_LATENESS = 7 * DAY  # how much longer than a source's lateness the keys of its events are kept
+# Patterns with one meaning in Python and in Rust: ASCII literals and classes, groups, alternatives, counts.
+_PORTABLE = re.compile(
+    r"""(?: [A-Za-z0-9_@:/=,;!<>'"] | -
+        | \\[.+*?()|\[\]{}^$/-]
+        | \[\^?(?: [A-Za-z0-9]-[A-Za-z0-9] | [A-Za-z0-9_@:/=,.+] )+\]
+        | \((?:\?:)? | \) | \|
+        | (?: [*+?] | \{[0-9]+(?:,[0-9]*)?\} )(?![+*{])
+    )*""",
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,10 +98,10 @@ def check(
         judge_rules(whole, spec, verdict, came, conditions)
     good = np.flatnonzero(verdict.good)
     frame = whole[good] if len(good) < rows.height else whole
-    frame = frame.hstack([event_keys(frame, spec)])
-    first = np.ones(frame.height, np.bool_)
-    if not spec.corrections and frame["_key"].n_unique() < frame.height:
-        first = mask(frame["_key"].is_first_distinct())  # with corrections, each row of a key is a version of it
+    words = event_words(frame, spec)
+    frame = frame.hstack([as_series(words)])
+    # With corrections, each row of a key is a version of it, and they keep their order.
+    first = np.ones(frame.height, np.bool_) if spec.corrections else first_of(words)
     bad = np.flatnonzero(~verdict.good)
     rejected = _rejections(rows, spec, verdict, bad, now)
     said = judge_pushes(event_time, spec, verdict, rejected, bad.tolist(), came, now=now)
@@ -199,8 +210,14 @@ def bound(column: ColumnSpec, which: str) -> float | int | None:
 
 
 def _matches(series: pl.Series, pattern: str) -> pl.Series:
-    """Python's meaning of the pattern, over the distinct texts; null stays null."""
+    """Python's meaning of the pattern; null stays null. Where the engine of Polars means the same, it judges whole
+    columns; else Python does, over the distinct texts."""
     whole = re.compile(pattern)
+    if _PORTABLE.fullmatch(pattern):
+        try:
+            return series.str.contains(rf"\A(?:{pattern})\z")
+        except pl.exceptions.ComputeError:
+            pass  # too large for that engine
     texts = series.unique().drop_nulls()
     fit = texts.filter(pl.Series([whole.fullmatch(text) is not None for text in texts], dtype=pl.Boolean))
     return series.is_in(fit.to_list())
@@ -260,6 +277,7 @@ def _rejections(
     places: list[int] = bad.tolist()
     shape = {fault.row: fault for fault in reversed(rows.faults)}
     rejected = []
+    told: dict[tuple[Rule | str, str, str | None], str] = {}  # most bad rows of a batch are alike
     for place, row in zip(places, rows.originals(places) if places else [], strict=True):
         rule, column = verdict.of(place)
         fault = shape.get(place)
@@ -270,6 +288,11 @@ def _rejections(
             value = None if fault.value is None else str(fault.value)
         else:
             value = shown_value(spec, column, row.get(column))
+        reason = (rule, column, value)
+        if reason not in told:
+            told[reason] = (
+                explain_rule(spec, own, value) if own is not None else explain(spec, Rule(rule), column, value, now=now)
+            )
         rejected.append(
             Rejected(
                 row=row,
@@ -277,9 +300,7 @@ def _rejections(
                 rule=rule,
                 column=column,
                 value=value,
-                message=explain_rule(spec, own, value)
-                if own is not None
-                else explain(spec, Rule(rule), column, value, now=now),
+                message=told[reason],
             )
         )
     return tuple(rejected)

@@ -7,10 +7,8 @@ not UTF-8, a Parquet file that was cut off.
 from __future__ import annotations
 
 import codecs
-import csv
 import hashlib
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +17,13 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import SourceSpec
-from flyball.ingest.rejection import Rule, carried
-from flyball.ingest.rows import BadLine, Fault, Rows, from_dicts, from_frame, require_columns
+from flyball.ingest.delimited import csv_rows, header
+from flyball.ingest.rejection import carried
+from flyball.ingest.rows import BadLine, Rows, from_dicts, from_frame, require_columns
 from flyball.kernel.errors import InvalidError, NotFoundError
 
 FileFormat = Literal["csv", "parquet", "jsonl"]
+_WINDOW = 4  # chunks of a Parquet file that are read together
 _SUFFIXES: dict[str, FileFormat] = {
     ".csv": "csv",
     ".parquet": "parquet",
@@ -63,7 +63,7 @@ def open_file(path: Path, spec: SourceSpec, *, format: str = "") -> EventFile:
     digest, size = _look_through(path, text=kind != "parquet")
     file = EventFile(path=path, format=kind, digest=digest, size=size)
     if kind == "csv":
-        require_columns(_header(file), spec)
+        require_columns(header(path), spec)
     elif kind == "parquet":
         require_columns(list(_scan(file).collect_schema()), spec)
     elif size == 0:
@@ -89,7 +89,7 @@ def _look_through(path: Path, *, text: bool) -> tuple[str, int]:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             sha.update(block)
-            if text:
+            if text and not (block.isascii() and not decoder.getstate()[0]):
                 try:
                     decoder.decode(block)
                 except UnicodeDecodeError as error:
@@ -119,71 +119,12 @@ def _bad_file(file: EventFile, error: Exception) -> InvalidError:
 # --- CSV
 
 
-def _header(file: EventFile) -> list[str]:
-    with file.path.open(encoding="utf-8-sig", newline="") as text:
-        names = next(csv.reader(text), [])
-    if not names:
-        raise InvalidError(f"{file.path.name} has no header; its first line names the columns", code="empty_file")
-    twice = [name for i, name in enumerate(names) if name in names[:i]]
-    if twice:
-        raise InvalidError(f"{file.path.name} has two columns named {twice[0]!r}", code="duplicate_column")
-    return names
-
-
 def _csv_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Chunk]:
-    names = _header(file)
-    with file.path.open("rb", buffering=1 << 20) as binary:
-        reader = csv.reader(io.TextIOWrapper(binary, "utf-8-sig", newline=""), strict=True)
-        try:
-            next(reader)
-            fields: list[list[str]] = []
-            lines: list[int] = []
-            for row in reader:
-                if not row:
-                    continue
-                fields.append(row)
-                lines.append(reader.line_num)
-                if len(fields) == size:
-                    yield Chunk(rows=_csv_rows(fields, lines, names, spec), fraction=binary.tell() / file.size)
-                    fields, lines = [], []
-        except csv.Error as error:
-            raise _bad_file(file, ValueError(f"line {reader.line_num}: {error}")) from None
-    if fields:
-        yield Chunk(rows=_csv_rows(fields, lines, names, spec), fraction=1.0)
-
-
-def _csv_rows(fields: list[list[str]], lines: list[int], names: list[str], spec: SourceSpec) -> Rows:
-    width = len(names)
-    faults = [
-        Fault(row=i, rule=Rule.FIELD_COUNT, value=f"{len(row)} fields and the header has {width}")
-        for i, row in enumerate(fields)
-        if len(row) != width
-    ]
-    whole = fields
-    if faults:
-        whole = list(fields)
-        for fault in faults:
-            whole[fault.row] = [""] * width
-    places = {name: i for i, name in enumerate(names)}
-    wanted = carried(spec, names)
-    columns = {}
-    for name in wanted:
-        at = places[name]
-        series = pl.Series(name, [row[at] for row in whole], dtype=pl.String)
-        columns[name] = series.set(series == "", None)  # an empty cell is null
-    return Rows(
-        height=len(fields),
-        columns=columns,
-        originals=lambda asked: [_csv_object(fields[place], names) for place in asked],
-        faults=tuple(faults),
-        ignored=tuple(name for name in names if name not in wanted),
-        positions=lines,
-    )
-
-
-def _csv_object(row: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: cell or None for name, cell in zip(names, row, strict=False)}
-    return fields | {"": list(row[len(names) :])} if len(row) > len(names) else fields
+    try:
+        for rows, position in csv_rows(file.path, spec, size):
+            yield Chunk(rows=rows, fraction=position / file.size)
+    except (ValueError, pl.exceptions.PolarsError) as error:
+        raise _bad_file(file, error) from None
 
 
 # --- JSON Lines
@@ -231,8 +172,12 @@ def _parquet_chunks(file: EventFile, spec: SourceSpec, size: int) -> Iterator[Ch
     scan = scan.select(wanted)
     try:
         total = int(scan.select(pl.len()).collect().item())
+        window = pl.DataFrame()
         for start in range(0, total, size):
-            frame = scan.slice(start, size).collect()
+            place = start % (_WINDOW * size)
+            if place == 0:  # several chunks at once: a row group that two chunks share is decoded once
+                window = scan.slice(start, _WINDOW * size).collect()
+            frame = window.slice(place, size)
             rows = from_frame(frame, spec, positions=range(start + 1, start + 1 + frame.height), ignored=others)
             yield Chunk(rows=rows, fraction=min(1.0, (start + size) / total))
     except (pl.exceptions.PolarsError, OSError) as error:

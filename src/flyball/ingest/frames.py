@@ -64,6 +64,20 @@ def to_lake(frame: pl.DataFrame, columns: Mapping[str, tuple[ColumnType, int]]) 
     return frame.select(_friendly(n, dtype) for n, dtype in lake_types(columns).items() if n in frame.columns)
 
 
+def from_lake(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame with the types of the lake as a physical one."""
+    return frame.select(physical(name, dtype) for name, dtype in frame.schema.items())
+
+
+def physical(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column of the lake in physical form: decimals in units, times in µs."""
+    if isinstance(dtype, pl.Decimal):
+        return pl.col(name).to_physical().cast(pl.Int64)
+    if isinstance(dtype, pl.Datetime):
+        return pl.col(name).cast(pl.Datetime("us")).cast(pl.Int64)
+    return pl.col(name)
+
+
 def fitted(frame: pl.DataFrame, spec: SourceSpec) -> pl.DataFrame:
     """A physical frame of an earlier declaration as one of this: new columns are null, those that went are left out."""
     schema = physical_schema(spec)

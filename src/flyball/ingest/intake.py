@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,10 +17,12 @@ from flyball.define.spec import SourceSpec
 from flyball.ingest.backlog import Backlog
 from flyball.ingest.batching import Batch, Part, read_push
 from flyball.ingest.body import RowReader
+from flyball.ingest.compiled import warm
 from flyball.ingest.contract import Checked, check
 from flyball.ingest.derive import Moment
 from flyball.ingest.files import Chunk, open_file
 from flyball.ingest.frames import meanings
+from flyball.ingest.load import Load, Progress
 from flyball.ingest.ports import (
     Conditions,
     Entry,
@@ -36,8 +39,6 @@ from flyball.ingest.rules import Came, no_conditions, refusal_error
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
 
-Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
-
 
 class Intake:
     """The only writer of the log. Safe to call from several threads; commits one after another."""
@@ -45,6 +46,7 @@ class Intake:
     def __init__(
         self, log: EventLog, clock: Clock, backlog: Backlog, *, chunk_rows: int, conditions: Conditions = no_conditions
     ) -> None:
+        warm()
         self._log = log
         self._backlog = backlog
         self._clock = clock
@@ -146,7 +148,14 @@ class Intake:
         return print_ if stored is None else _again(push, print_, stored)
 
     def _batch(
-        self, rows: Rows, parts: list[Part], *, bulk: bool = False, before: int = 0, more: bool = False
+        self,
+        rows: Rows,
+        parts: list[Part],
+        *,
+        bulk: bool = False,
+        before: int = 0,
+        more: bool = False,
+        load: Load | None = None,
     ) -> NewBatch | dict[int, RefusedBatch]:
         """What is to be appended; or, where a push of these is refused whole, which ones and why."""
         push = parts[0].push
@@ -156,6 +165,8 @@ class Intake:
         checked = check(rows, spec, now=now, live=push.live, came=came, conditions=self._conditions)
         if checked.refused:
             return checked.refused
+        if load is not None:
+            checked = load.once(checked)
         sized = any(rule.kind == "volume" for rule in spec.rules)
         return NewBatch(
             source=spec.name,
@@ -253,34 +264,35 @@ class Intake:
         require_history(spec)
         file = open_file(path, spec, format=format)
         key = idempotency_key or f"file:{file.digest[:32]}:{spec.hash[:16]}"
-        receipts: list[Receipt] = []
-        for number, (chunk, more) in enumerate(_with_more(file.chunks(spec, size=self._chunk_rows), spec)):
-            push = Push(
-                source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
-                fingerprint=file.digest[:32],
-            )  # fmt: skip
-            before = sum(r.received for r in receipts)
-            receipts.append(self._append_chunk(push, chunk.rows, before=before, more=more))
-            if progress is not None:
-                progress(sum(r.received for r in receipts), chunk.fraction)
-        return total(source, receipts)
+        load = Load(spec, progress)
+        with ThreadPoolExecutor(1, "bulk-commit") as committing:  # a chunk is written while the next one is read
+            for number, (chunk, more) in enumerate(_with_more(file.chunks(spec, size=self._chunk_rows), spec)):
+                push = Push(
+                    source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
+                    fingerprint=file.digest[:32],
+                )  # fmt: skip
+                known = self._admit(push)
+                if isinstance(known, Receipt):
+                    load.after(chunk, known)
+                    continue
+                parts = [Part(0, push, known, 0, chunk.rows.height)]
+                batch = self._batch(chunk.rows, parts, bulk=True, before=load.read, more=more, load=load)
+                load.settle()  # before: what an earlier chunk had is left out of this one
+                load.after(chunk, committing.submit(self._commit_chunk, batch, parts, load.stored))
+            load.settle()
+        return total(source, load.receipts)
 
-    def _append_chunk(self, push: Push, rows: Rows, *, before: int, more: bool) -> Receipt:
-        with self._lock:
-            known = self._admit(push)
-            if isinstance(known, Receipt):
-                return known
-            answers: dict[int, Receipt | FlyballError] = {}
-            parts = [Part(0, push, known, 0, rows.height)]
-            batch = self._batch(rows, parts, bulk=True, before=before, more=more)
-            refused: list[RefusedBatch] = []
-            self._commit([(batch, parts)] if _all_good(batch, parts, answers, refused) else [], answers, refused)
-            receipt = answers[0]
-            if isinstance(receipt, FlyballError):
-                if before:
-                    receipt.hint += f"; the {before:,} rows before these are stored, and are not stored twice"
-                raise receipt
-            return receipt
+    def _commit_chunk(self, batch: NewBatch | dict[int, RefusedBatch], parts: list[Part], before: int) -> Receipt:
+        """Commits beside the pushes: the log orders them, and a large file does not keep them waiting."""
+        answers: dict[int, Receipt | FlyballError] = {}
+        refused: list[RefusedBatch] = []
+        self._commit([(batch, parts)] if _all_good(batch, parts, answers, refused) else [], answers, refused)
+        receipt = answers[0]
+        if isinstance(receipt, FlyballError):
+            if before:
+                receipt.hint += f"; the {before:,} rows before these are stored, and are not stored twice"
+            raise receipt
+        return receipt
 
     # --- quarantine
 

@@ -15,6 +15,8 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import ColumnSpec
+from flyball.ingest.arrow import text_chunks
+from flyball.ingest.compiled import read_times, read_units
 from flyball.ingest.rejection import Rule
 from flyball.kernel.times import from_datetime
 
@@ -31,7 +33,6 @@ PHYSICAL: dict[str, pl.DataType] = {
 }
 DECIMAL_LIMIT = 10**18 - 1  # what a lake column of Decimal(18, scale) holds
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_PLAIN = r"^([+-]?)([0-9]{1,18})(?:\.([0-9]{0,18}))?$"  # what the vectorised path takes; the rest goes one by one
 _MICROSECONDS = r"^\s*[+-]?[0-9]{12,}\s*$"
 _ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
@@ -137,27 +138,28 @@ def _units_of_floats(series: pl.Series, scale: int, limit: int) -> Parsed:
 
 
 def _units_of_text(series: pl.Series, scale: int, limit: int) -> Parsed:
-    text = series.str.strip_chars().alias("text")
-    parts = (
-        text.to_frame()
-        .select(pl.col("text").str.extract_groups(_PLAIN).struct.unnest())
-        .rename({"1": "sign", "2": "whole", "3": "part"})
-    )
-    part = pl.col("part").fill_null("").str.strip_chars_end("0")
-    frame = parts.select(
-        "sign",
-        "whole",
-        part=part,
-        long=part.str.len_bytes() > scale,
-        digits=pl.col("whole") + part.str.pad_end(scale, "0"),
-    ).with_columns(value=pl.col("digits").cast(pl.Int64, strict=False))
-    value = frame.select(pl.when(pl.col("sign") == "-").then(-pl.col("value")).otherwise(pl.col("value"))).to_series()
-    too_long = frame["long"].fill_null(False)
-    done = (value.is_not_null() & ~too_long & (value.abs() <= limit).fill_null(False)) | series.is_null()
-    value = value.set(~done, None)
+    values, done = np.zeros(len(series), np.int64), _nulls(series)
+    first = 0
+    with text_chunks(series) as chunks:
+        for chunk in chunks:
+            read_units(first, chunk.count, np.uint64(chunk.views), chunk.buffers, scale, limit, values, done)
+            first += chunk.count
+    found = _with_nulls(series, values, done)
     if done.all():
-        return Parsed(value.alias(series.name), {})
-    return _units_one_by_one(series.name, text, value, ~done, scale, limit)
+        return Parsed(found, {})
+    rest = pl.Series(~done)
+    return _units_one_by_one(series.name, series.set(~rest, None).str.strip_chars(), found, rest, scale, limit)
+
+
+def _nulls(series: pl.Series) -> Mask:
+    return mask(series.is_null()).copy() if series.null_count() else np.zeros(len(series), np.bool_)
+
+
+def _with_nulls(series: pl.Series, values: np.ndarray[Any, np.dtype[np.int64]], done: Mask) -> pl.Series:
+    """Values that were read, null where the text was null or is not read yet."""
+    found = pl.Series(series.name, values)
+    missing = pl.Series(~done) | series.is_null() if series.null_count() else pl.Series(~done)
+    return found.set(missing, None) if missing.any() else found
 
 
 def _units_one_by_one(name: str, text: pl.Series, value: pl.Series, rest: pl.Series, scale: int, limit: int) -> Parsed:
@@ -194,8 +196,7 @@ def _exact(text: str, scale: int, limit: int) -> tuple[Rule | None, int | None]:
 def _floats(series: pl.Series) -> Parsed:
     dtype = series.dtype
     if dtype == pl.String:
-        text = series.str.strip_chars()
-        values = text.set(~text.str.contains(_NUMBER).fill_null(True), None).cast(pl.Float64, strict=False)
+        values = _floats_of_text(series)
     elif dtype.is_numeric() or dtype == pl.Null:
         values = series.cast(pl.Float64)
         series = values.fill_nan(None) if dtype.is_float() else series
@@ -203,6 +204,17 @@ def _floats(series: pl.Series) -> Parsed:
         return _refused(series, pl.Float64())
     finite = values.is_finite().fill_null(False)
     return Parsed(values.set(~finite, None).alias(series.name), _wrong(series.is_not_null() & ~finite))
+
+
+def _floats_of_text(series: pl.Series) -> pl.Series:
+    """The nearest doubles; what the plain cast does not take is looked at again, without the spaces around it."""
+    values = series.cast(pl.Float64, strict=False)
+    odd = series.is_not_null() & ~values.is_finite().fill_null(False)
+    if not odd.any():
+        return values
+    text = series.filter(odd).str.strip_chars()
+    again = text.set(~text.str.contains(_NUMBER).fill_null(True), None).cast(pl.Float64, strict=False)
+    return values.scatter(odd.arg_true(), again)
 
 
 def parse_booleans(series: pl.Series) -> Parsed:
@@ -245,24 +257,30 @@ def _bounded_times(series: pl.Series, values: pl.Series) -> Parsed:
 
 
 def _iso(series: pl.Series) -> Parsed:
-    text = series.str.strip_chars()
-    values = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%#z", time_unit="us", time_zone="UTC", strict=False).cast(
-        pl.Int64
-    )
-    values = values.set(~text.str.contains(_ISO), None)  # Polars reads 2014-5-6T1:2:3Z and 19:45:60Z too
-    rest = (values.is_null() & text.is_not_null()).arg_true().to_list()
-    found = [_iso_time(text[place]) for place in rest]
-    if rest:
-        values = values.scatter(rest, pl.Series(found, dtype=pl.Int64))
+    numbers, done = np.zeros(len(series), np.int64), _nulls(series)
+    first = 0
+    with text_chunks(series) as chunks:
+        for chunk in chunks:
+            read_times(first, chunk.count, np.uint64(chunk.views), chunk.buffers, numbers, done)
+            first += chunk.count
+    values = _with_nulls(series, numbers, done)
+    if done.all():
+        return Parsed(values, {})
+    rest = np.flatnonzero(~done).tolist()
+    found = [_iso_time(text.strip()) for text in series.gather(rest)]
+    values = values.scatter(rest, pl.Series(found, dtype=pl.Int64))
     values = _bounded_times(series, values).values
-    return Parsed(values.alias(series.name), _wrong(values.is_null() & series.is_not_null()))
+    return Parsed(values, _wrong(values.is_null() & series.is_not_null()))
 
 
 def _iso_or_microseconds(series: pl.Series) -> Parsed:
     """Text as CSV has it: whole numbers of 12 digits and more are microseconds, since no ISO date looks like that."""
+    dates = _iso(series)
+    if not dates.faults:
+        return dates
     whole = series.str.contains(_MICROSECONDS).fill_null(False)
     if not whole.any():
-        return _iso(series)
+        return dates
     numbers = times(series.set(~whole, None), "us")
     dates = _iso(series.set(whole, None))
     values = numbers.values.zip_with(whole, dates.values)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import polars as pl
@@ -66,15 +67,33 @@ class Appended:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LakeFile:
+    """A durable Parquet file of rows in the types of the lake, LSNs among them; `stats`: Delta's statistics (JSON)."""
+
+    path: Path
+    stats: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LogBatch:
-    """A batch as it is read back: `frame` is physical and complete."""
+    """A batch as it is read back. `load` reads the rows; `file` has just these rows, where the log keeps them so."""
 
     batch: int
     source: str
     first_lsn: int
     last_lsn: int
     live: bool
-    frame: pl.DataFrame
+    load: Callable[[Sequence[str] | None], pl.DataFrame]
+    file: LakeFile | None = None
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Its rows, physical and complete; read anew each time."""
+        return self.load(None)
+
+    def columns(self, names: Sequence[str]) -> pl.DataFrame:
+        """Some columns of its rows, those that it has, and the system's."""
+        return self.load(names)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,6 +246,10 @@ class LakeTables(Protocol):
     def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> bool:
         """Add rows, and the table if there is none. Idempotent: false where `version` was committed before."""
 
+    def append_file(self, table: str, file: LakeFile, *, app_id: str, version: int) -> bool:
+        """`append` of the rows of a file, without reading them where the table takes them as they are. The file may be
+        removed afterwards."""
+
     def version(self, table: str, app_id: str) -> int:
         """The last version that the application committed; 0: none."""
 
@@ -277,8 +300,12 @@ class Applier(Protocol):
     def apply(self, source: str, frame: pl.DataFrame) -> int:
         """Apply a physical frame in LSN order and remember its keys, in one transaction; rows applied.
 
-        Idempotent: rows up to `applied_lsn` are skipped.
+        It has all columns, or `columns` where all of it is known by now. Idempotent: rows up to `applied_lsn` are
+        skipped.
         """
+
+    def columns(self, source: str) -> Sequence[str]:
+        """The source's columns that `apply` reads, beside the system's, where all events are known by now."""
 
     def release(self, now: int) -> int:
         """Make history visible that is known by `now`; how many events. Called when all that was logged is applied,

@@ -29,6 +29,7 @@ class Rule(StrEnum):
     NOT_AN_OBJECT = "not_an_object"
     BAD_JSON = "bad_json"
     FIELD_COUNT = "field_count"
+    BAD_QUOTES = "bad_quotes"
     UNKNOWN_COLUMN = "unknown_column"
     MISSING_COLUMN = "missing_column"
     NULL = "null"
@@ -200,6 +201,7 @@ _SHAPE = {
     Rule.NOT_AN_OBJECT: 'each event is a JSON object such as {{"column": value}}, not {value}',
     Rule.BAD_JSON: "the line is not JSON; each line is one JSON object",
     Rule.FIELD_COUNT: "the line has {value}; quote fields that contain the separator",
+    Rule.BAD_QUOTES: "the line has text after a closing quote; quote whole fields, and double the quotes inside them",
 }
 _TYPES = {
     "string": "text, in quotes",

@@ -17,8 +17,19 @@ from flyball.ingest.committing import Horizon, LakeCommitter
 from flyball.ingest.derive import Derivations, Moment
 from flyball.ingest.erasing import Eraser
 from flyball.ingest.frames import fitted, lake_type, meanings, physical_schema, system_columns
-from flyball.ingest.intake import Intake, Progress
-from flyball.ingest.ports import Applier, Conditions, Database, Deriver, EventLog, LakeTables, LogTotals, NewBatch
+from flyball.ingest.intake import Intake
+from flyball.ingest.load import Progress
+from flyball.ingest.ports import (
+    Applier,
+    Conditions,
+    Database,
+    Deriver,
+    EventLog,
+    LakeTables,
+    LogBatch,
+    LogTotals,
+    NewBatch,
+)
 from flyball.ingest.pull import Pulls
 from flyball.ingest.quarantine import Quarantine
 from flyball.ingest.receipts import Push, Receipt
@@ -42,7 +53,7 @@ class IngestConfig:
     """Rows of a file's chunk, of one commit to the lake, of one transaction of the online state, of one page of a pull,
     and of one step of a derivation; and how far the lake and the online state may be behind."""
 
-    chunk_rows: int = 100_000
+    chunk_rows: int = 250_000
     commit_rows: int = 250_000
     apply_rows: int = 50_000
     page_rows: int = 10_000
@@ -283,12 +294,28 @@ class Ingest:
         if self._log.last_lsn(source) <= after:
             return count
         while batches := self._log.read(source, after=after, limit=self._config.apply_rows):
-            frame = pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
+            frame = self._read(source, batches)
             count += self._applier.apply(source, frame)
             after = batches[-1].last_lsn
             self._backlog.applied(source, after)
             self._applied_until[source] = int(frame["_known_at"][-1])
         return count
+
+    def _read(self, source: str, batches: Sequence[LogBatch]) -> pl.DataFrame:
+        """What the applier needs of batches: of a file few columns, unless it has to hold rows back until they are
+        known."""
+        if len(batches) > 1:
+            return pl.concat([self._fitted(source, batch.frame) for batch in batches], how="diagonal")
+        (batch,) = batches
+        if batch.file is None:
+            return self._fitted(source, batch.frame)
+        wanted = self._applier.columns(source)
+        frame = batch.columns(wanted)
+        known, events = frame["_known_at"].max(), frame["_event_time"].max()
+        assert isinstance(known, int)
+        assert isinstance(events, int)
+        enough = max(known, events) <= self._clock.now() and set(wanted) <= set(frame.columns)
+        return frame if enough else self._fitted(source, batch.frame)
 
     def _feed_from_lake(self, source: str) -> int:
         """After an online state was lost, the log alone does not have the old events; once per process."""

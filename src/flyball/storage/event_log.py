@@ -6,7 +6,8 @@
     positions how far the reader of a source that is pulled or derived is, as of its last batch
 
 A payload is an 8-byte header (`FBEV`, format version, key id, kind), then the physical frame as an Arrow IPC stream,
-or, for a large load, the name of an fsynced Parquet file in `bulk/`.
+or, for a large load, the name of an fsynced Parquet file in `bulk/`: since version 2 in the types of the lake and with
+the LSNs that it should get, so that the lake can take the file as it is.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
-from flyball.ingest.frames import numbered
+from flyball.ingest.frames import SYSTEM_COLUMNS, from_lake, numbered, to_lake
 from flyball.ingest.ports import (
     Appended,
+    LakeFile,
     LogBatch,
     LogTotals,
     NewBatch,
@@ -38,17 +41,20 @@ from flyball.ingest.ports import (
     RejectedBatch,
     StoredAnswer,
 )
+from flyball.ingest.rejection import DELETED
 from flyball.kernel.errors import ConflictError, InternalError, UnavailableError
-from flyball.kernel.files import FORMAT_VERSION, KEY_ID_NONE, sync_directory, translate_os_error
+from flyball.kernel.files import KEY_ID_NONE, sync_directory, translate_os_error
 from flyball.kernel.ids import new_id
 from flyball.kernel.times import DAY
 from flyball.storage import contract_log
+from flyball.storage.statistics import statistics
 
 BULK_ROWS = 20_000  # from here on, a bulk batch goes to a file of its own
 KEEP_LIVE_ANSWERS = 30 * DAY  # wall time; answers to loads of history are kept for good
 _HEADER = struct.Struct("<4sHBB")
 _MAGIC = b"FBEV"
-_NOTHING, _ARROW, _FILE, _JSON = range(4)
+_NOTHING, _ARROW, _FILE, _JSON, _LAKE_FILE = range(5)
+VERSION = 2  # of the log and of what is in it; 1 had no `_LAKE_FILE`
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS format (version INTEGER NOT NULL);
@@ -97,12 +103,14 @@ class SqliteEventLog:
             self._writer.executescript(_SCHEMA + contract_log.SCHEMA)
             found = self._writer.execute("SELECT version FROM format").fetchone()
             if found is None:
-                self._writer.execute("INSERT INTO format VALUES (?)", (FORMAT_VERSION,))
+                self._writer.execute("INSERT INTO format VALUES (?)", (VERSION,))
                 sync_directory(self._path.parent)
-            elif found[0] > FORMAT_VERSION:
+            elif found[0] < VERSION:
+                self._writer.execute("UPDATE format SET version = ?", (VERSION,))  # an older Flyball must not read it
+            elif found[0] > VERSION:
                 raise ConflictError(
                     f"the event log {self._path.name} has format version {found[0]}; this Flyball reads up to "
-                    f"{FORMAT_VERSION}",
+                    f"{VERSION}",
                     code="newer_format",
                     hint="install the version of Flyball that wrote it, or a newer one",
                 )
@@ -131,17 +139,28 @@ class SqliteEventLog:
         if batch.frame.is_empty():
             return _header(_NOTHING)
         if batch.bulk and batch.frame.height >= BULK_ROWS:
-            path = self._bulk / f"{new_id('bulk')}.parquet"
-            written.append(path)
-            with path.open("wb") as file:
-                batch.frame.write_parquet(file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            sync_directory(self._bulk)
-            return _header(_FILE) + path.name.encode()
+            return self._bulk_payload(batch, written)
         buffer = io.BytesIO()
         batch.frame.write_ipc_stream(buffer, compression="lz4" if batch.frame.height > 100 else "uncompressed")
         return _header(_ARROW) + buffer.getvalue()
+
+    def _bulk_payload(self, batch: NewBatch, written: list[Path]) -> bytes:
+        """Write the rows to a file, numbered from the next LSN: if another batch comes in between, they are read with
+        other numbers than the file has, and the lake does not take the file."""
+        path = self._bulk / f"{new_id('bulk')}.parquet"
+        written.append(path)
+        first = self.last_lsn(batch.source) + 1
+        frame = batch.frame if batch.live else numbered(batch.frame, first, known_at=None)
+        rows = frame if batch.live else to_lake(frame, batch.columns)
+        whole = not batch.live and rows.width == frame.width
+        with path.open("wb") as file:
+            (rows if whole else batch.frame).write_parquet(file, compression="snappy")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(self._bulk)
+        if not whole:
+            return _header(_FILE) + path.name.encode()
+        return _header(_LAKE_FILE) + f"{path.name}\0{first}\0{statistics(rows)}".encode()
 
     def _insert(self, batch: NewBatch, payload: bytes, *, now: int) -> Appended:
         run, source, count = self._writer.execute, batch.source, batch.frame.height
@@ -247,10 +266,21 @@ class SqliteEventLog:
                     first_lsn=first,
                     last_lsn=first + count - 1,
                     live=bool(live),
-                    frame=numbered(self._frame(payload), first, known_at=known_at if live else None),
+                    load=partial(self._numbered, payload, first, known_at if live else None),
+                    file=self._lake_file(payload, first),
                 )
             )
         return batches
+
+    def _numbered(self, payload: bytes, first: int, known_at: int | None, names: Sequence[str] | None) -> pl.DataFrame:
+        return numbered(self._frame(payload, names), first, known_at=known_at)
+
+    def _lake_file(self, payload: bytes, first: int) -> LakeFile | None:
+        kind, body = _open(payload)
+        if kind != _LAKE_FILE:
+            return None
+        name, numbered_from, stats = body.decode().split("\0", 2)
+        return LakeFile(path=self._bulk / name, stats=stats) if int(numbered_from) == first else None
 
     def read_rejected(self, source: str, *, after: int, limit: int) -> list[RejectedBatch]:
         rows = self._select(
@@ -306,10 +336,15 @@ class SqliteEventLog:
             for source, lsn, batch, known_at, newest, rejected, duplicates, rules, columns, pending, oldest in rows
         }
 
-    def _frame(self, payload: bytes) -> pl.DataFrame:
+    def _frame(self, payload: bytes, names: Sequence[str] | None) -> pl.DataFrame:
         kind, body = _open(payload)
-        if kind == _FILE:
-            return pl.read_parquet(self._bulk / body.decode())
+        if kind in (_FILE, _LAKE_FILE):
+            scan = pl.scan_parquet(self._bulk / _file_of(payload), glob=False)
+            if names is not None:
+                wanted = {*names, *SYSTEM_COLUMNS, DELETED}
+                scan = scan.select(name for name in scan.collect_schema() if name in wanted)
+            frame = scan.collect()
+            return from_lake(frame) if kind == _LAKE_FILE else frame
         return pl.read_ipc_stream(io.BytesIO(body))
 
     def _select(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
@@ -373,7 +408,7 @@ def _translate(error: sqlite3.Error, path: Path) -> Exception:
 
 
 def _header(kind: int) -> bytes:
-    return _HEADER.pack(_MAGIC, FORMAT_VERSION, KEY_ID_NONE, kind)
+    return _HEADER.pack(_MAGIC, VERSION, KEY_ID_NONE, kind)
 
 
 def _open(payload: bytes) -> tuple[int, bytes]:
@@ -381,10 +416,10 @@ def _open(payload: bytes) -> tuple[int, bytes]:
     magic, version, key_id, kind = _HEADER.unpack_from(payload)
     if magic != _MAGIC:
         raise InternalError("a batch of the event log does not begin as one", code="bad_batch")
-    if version > FORMAT_VERSION or key_id != KEY_ID_NONE:
+    if version > VERSION or key_id != KEY_ID_NONE:
         raise ConflictError(
             f"a batch of the event log has format version {version} and key {key_id}; this Flyball reads up to "
-            f"version {FORMAT_VERSION}, not encrypted",
+            f"version {VERSION}, not encrypted",
             code="newer_format",
             hint="install the version of Flyball that wrote it, or a newer one",
         )
@@ -393,6 +428,8 @@ def _open(payload: bytes) -> tuple[int, bytes]:
 
 def _file_of(payload: bytes) -> str:
     kind, body = _open(payload)
+    if kind == _LAKE_FILE:
+        return body.split(b"\0", 1)[0].decode()
     return body.decode() if kind == _FILE else ""
 
 

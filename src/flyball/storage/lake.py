@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
 
+from flyball.ingest.frames import physical
+from flyball.ingest.ports import LakeFile
 from flyball.kernel.errors import ConflictError, ExhaustedError, NotFoundError, UnavailableError
 from flyball.kernel.files import sync_directory
 from flyball.kernel.times import show_time
@@ -96,6 +101,40 @@ class DeltaLake:
             self._sync(table)
             self._keep(table)
             return True
+
+    def append_file(self, table: str, file: LakeFile, *, app_id: str, version: int) -> bool:
+        with self._lock, _translated(table):
+            current = self._open(table)
+            if current is None or not self._takes(table, file):
+                return self.append(table, pl.read_parquet(file.path), app_id=app_id, version=version)
+            if self.version(table, app_id) >= version:
+                self._sync(table)
+                return False
+            name = f"part-{uuid4()}.parquet"
+            _link(file.path, self.table_path(table) / name)
+            action = AddAction(
+                path=name,
+                size=file.path.stat().st_size,
+                partition_values={},
+                modification_time=time.time_ns() // 1_000_000,
+                data_change=True,
+                stats=file.stats,
+            )
+            current.create_write_transaction(
+                [action],
+                "append",
+                current.schema(),
+                commit_properties=CommitProperties(app_transactions=[Transaction(app_id, version, None)]),
+                post_commithook_properties=_OURS,
+            )
+            self._sync(table)
+            self._keep(table)
+            return True
+
+    def _takes(self, table: str, file: LakeFile) -> bool:
+        """Whether the table has all of the file's columns, with their types."""
+        there = self.types(table)
+        return all(there.get(name) == dtype for name, dtype in pl.read_parquet_schema(file.path).items())
 
     def compact(self, table: str, *, below: int = LARGEST) -> int:
         """Merge the files below a size; how many went. They stay on the disk for readers of older versions."""
@@ -246,7 +285,7 @@ class DeltaLake:
             scan = scan.filter(pl.col("_lsn") <= through_lsn) if through_lsn is not None else scan
             scan = scan.sort("_lsn")
         with _translated(table):
-            return scan.select(_physical(name, types[name]) for name in names).collect()
+            return scan.select(physical(name, types[name]) for name in names).collect()
 
     def types(self, table: str) -> dict[str, pl.DataType]:
         with self._lock, _translated(table):
@@ -294,14 +333,6 @@ class DeltaLake:
         return current
 
 
-def _physical(name: str, dtype: pl.DataType) -> pl.Expr:
-    if isinstance(dtype, pl.Decimal):
-        return pl.col(name).to_physical().cast(pl.Int64)
-    if isinstance(dtype, pl.Datetime):
-        return pl.col(name).cast(pl.Datetime("us")).cast(pl.Int64)
-    return pl.col(name)
-
-
 def _fitted(frame: pl.DataFrame, types: dict[str, pl.DataType], table: str) -> pl.DataFrame:
     """The frame with a null column taking the table's type; another type than the table's is refused."""
     for name, dtype in frame.schema.items():
@@ -315,6 +346,14 @@ def _fitted(frame: pl.DataFrame, types: dict[str, pl.DataType], table: str) -> p
                 hint="give the column with the new type another name",
             )
     return frame
+
+
+def _link(path: Path, to: Path) -> None:
+    """A second name for a file; a copy where the file system has none, or the two lie on different ones."""
+    try:
+        os.link(path, to)
+    except OSError:
+        shutil.copyfile(path, to)
 
 
 def _sync_file(path: Path) -> None:

@@ -17,7 +17,7 @@ from flyball.storage.event_log import _NOTHING, SqliteEventLog, _file_of, _heade
 
 Mask = Callable[[pl.Series], pl.Series]
 Hit = Callable[[dict[str, Any]], bool]
-SYSTEM = ("_lsn",)
+_ERASED = {"row": {}, "value": None, "message": "erased"}
 
 
 class LogErasure:
@@ -29,7 +29,7 @@ class LogErasure:
     def matching(self, source: str, column: str, mask: Mask) -> pl.DataFrame:
         parts = []
         for _, first, _, live, known_at, payload, _ in self._batches(source):
-            frame = numbered(self._log._frame(payload), first, known_at=known_at if live else None)
+            frame = numbered(self._log._frame(payload, None), first, known_at=known_at if live else None)
             if column in frame.columns:
                 parts.append(frame.filter(mask(frame[column])))
         found = [part for part in parts if part.height]
@@ -65,7 +65,7 @@ class LogErasure:
     def _cut(self, batch: tuple[Any, ...], source: str, column: str, mask: Mask) -> list[str]:
         """Replace a batch by what is left of it: one batch for each run of rows that stay. Gives the file it was in."""
         number, first, _, live, known_at, payload, rejected = batch
-        frame = self._log._frame(payload)
+        frame = self._log._frame(payload, None)
         if column not in frame.columns:
             return []
         gone = mask(frame[column])
@@ -101,9 +101,11 @@ class LogErasure:
         ).fetchall()
         for number, data in rows:
             refused = _unpack(data)
-            kept = [row for row in refused if not hit(row)]
-            if len(kept) < len(refused):
-                run("UPDATE batches SET rejected = ? WHERE batch = ?", (_pack(kept) if kept else None, number))
+            if any(hit(row) for row in refused):  # in their places, which name the others
+                kept = [row | _ERASED if hit(row) else row for row in refused]
+                run("UPDATE batches SET rejected = ? WHERE batch = ?", (_pack(kept), number))
+        run("UPDATE quarantine_states SET value = NULL, message = '' WHERE source = ?", (source,))
+        run("UPDATE refused SET message = '', examples = '[]' WHERE source = ?", (source,))
 
     def _answers(self, source: str) -> None:
         """Answers stay, so that nothing is taken twice; their examples of refused rows go, whosesoever they are."""

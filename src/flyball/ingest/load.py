@@ -1,0 +1,75 @@
+"""One file on its way into the log: its receipts, the chunk that is being committed, and the keys that were seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+
+import polars as pl
+
+from flyball.define.spec import SourceSpec
+from flyball.ingest.contract import Checked
+from flyball.ingest.files import Chunk
+from flyball.ingest.keys import key_words
+from flyball.ingest.receipts import Receipt
+from flyball.ingest.seen import Seen
+
+Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
+SEEN = 1 << 23  # keys of a load that are remembered (up to 0.5 GB); a repetition further apart is found when applied
+
+
+class Load:
+    """A chunk is committed while the next one is read and judged; so `read` may be ahead of `stored`.
+
+    Args:
+        progress: told of each chunk that is done.
+    """
+
+    def __init__(self, spec: SourceSpec, progress: Progress | None) -> None:
+        self._progress = progress
+        self._pending: tuple[float, Future[Receipt]] | None = None
+        self._seen = None if spec.corrections else Seen(SEEN)
+        self.receipts: list[Receipt] = []
+        self.read = 0  # rows of the chunks that were judged
+
+    @property
+    def stored(self) -> int:
+        """Rows of the chunks that are committed."""
+        return sum(receipt.received for receipt in self.receipts)
+
+    def after(self, chunk: Chunk, receipt: Receipt | Future[Receipt]) -> None:
+        """Take the next chunk's receipt, and wait for the one before. Raises what its commit raised."""
+        self.settle()
+        self.read += chunk.rows.height
+        if isinstance(receipt, Receipt):
+            self._done(chunk.fraction, receipt)
+        else:
+            self._pending = chunk.fraction, receipt
+
+    def settle(self) -> None:
+        """Wait for the chunk that is being committed."""
+        if self._pending is not None:
+            (fraction, future), self._pending = self._pending, None
+            self._done(fraction, future.result())
+
+    def _done(self, fraction: float, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+        if self._progress is not None:
+            self._progress(self.stored, fraction)
+
+    def once(self, checked: Checked) -> Checked:
+        """Without the events that an earlier chunk had: it is committed before this one is."""
+        if self._seen is None or checked.frame.is_empty():
+            return checked
+        keys = key_words(checked.frame["_key"])
+        again = self._seen.holds(keys)
+        self._seen.add(keys)
+        if not again.any():
+            return checked
+        return replace(
+            checked,
+            frame=checked.frame.filter(pl.Series(~again)),
+            places=checked.places[~again],
+            duplicate_places=tuple(sorted([*checked.duplicate_places, *checked.places[again].tolist()])),
+        )

@@ -1,0 +1,104 @@
+"""The key index against a dictionary: live and bulk, within one batch, over restarts, failures and forgetting."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flyball.features import index as module
+from flyball.features.index import GRACE, KeyIndex, as_words
+from flyball.kernel.times import DAY, HOUR
+from flyball.storage.online import MemoryStore
+
+HORIZON = DAY
+
+
+@pytest.fixture(autouse=True)
+def small_runs() -> Iterator[None]:
+    """Sizes at which a few hundred keys fill all levels."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"YOUNG": 16, "LARGEST": 256, "FAN": 3, "_PAGE": 5}.items():
+            patch.setattr(module, name, value)
+        yield
+
+
+def key(number: int) -> bytes:
+    """Many have the same first word, so that the second counts too."""
+    return (number % 23 * 2**56).to_bytes(8, "little") + (number * 2**40 + number).to_bytes(8, "little")
+
+
+def frame(numbers: list[int], first_lsn: int, at: int) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "_key": pl.Series([key(n) for n in numbers], dtype=pl.Binary),
+            "_lsn": pl.Series(range(first_lsn, first_lsn + len(numbers)), dtype=pl.Int64),
+            "_event_time": pl.Series([at] * len(numbers), dtype=pl.Int64),
+        }
+    )
+
+
+def fail(store: MemoryStore, index: KeyIndex, batch: pl.DataFrame) -> None:
+    with suppress(ZeroDivisionError), store.write() as transaction:
+        index.add(transaction, batch, now=0, horizon=HORIZON)
+        raise ZeroDivisionError
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 40), st.sampled_from([30, 300, 3_000]))
+def test_the_index_is_a_dictionary_of_first_lsns(seed: int, steps: int, domain: int) -> None:
+    chance, store, index = random.Random(seed), MemoryStore(), KeyIndex("S")
+    first: dict[int, int] = {}
+    lsn = 1
+    for _ in range(steps):
+        numbers = [chance.randrange(domain) for _ in range(chance.choice([1, 3, 10, 60]))]
+        batch = frame(numbers, lsn, 0)
+        if chance.random() < 0.2:
+            fail(store, index, batch)
+        if chance.random() < 0.2:
+            index = KeyIndex("S")  # a restart
+        with store.write() as transaction:
+            flags = index.add(transaction, batch, now=0, horizon=HORIZON)
+        for place, number in enumerate(numbers):
+            assert flags[place] == (number not in first)
+            first.setdefault(number, lsn + place)
+        with store.read() as look:
+            assert index.is_first(look, batch["_key"].to_list(), batch["_lsn"].to_numpy()).tolist() == flags.tolist()
+        lsn += len(numbers)
+    with store.read() as look:
+        asked = np.arange(1, lsn, dtype=np.int64)
+        assert KeyIndex("S").is_first(look, [], asked).sum() == len(first)
+        assert len(index._runs(look)) < 3 * 4 + steps // 8
+
+
+def test_a_key_is_kept_for_lateness_and_a_week_and_then_forgotten() -> None:
+    store, index = MemoryStore(), KeyIndex("S")
+
+    def first(numbers: list[int], lsn: int, now: int, at: int = 0) -> list[bool]:
+        with store.write() as transaction:
+            return index.add(transaction, frame(numbers, lsn, at), now=now, horizon=HORIZON).tolist()  # type: ignore[no-any-return]
+
+    assert first([1], 1, 0) == [True]
+    assert first(list(range(100, 140)), 2, 0, at=HOUR) == [True] * 40
+    assert first([1], 50, 0) == [False]
+    kept = HORIZON + GRACE
+    assert first([1, 100], 51, kept) == [False, False], "both are as old as they may be"
+    assert first([2], 53, kept + 1) == [True]
+    assert first([100], 54, kept + HOUR) == [False], "its event time was an hour later"
+    for lsn, now in ((60, 4 * kept), (70, 8 * kept), (5_000, 12 * kept)):
+        assert first([1, 100], lsn, now) == [True, True]
+        assert first([1, 100], lsn + 2, now) == [False, False]
+    with store.read() as look:
+        left = [name for name, _ in look.items("key/S") if name[:1] == b"p"]
+        assert len(left) <= 1, "runs that are too old are gone"
+        assert [len(bits) for _, bits in look.items("dropped/S")] == [8 + 512], "and what is noted of dropped events"
+
+
+def test_words_are_read_as_they_lie() -> None:
+    assert as_words(pl.Series([bytes(range(16))])).tolist() == [[0x0706050403020100, 0x0F0E0D0C0B0A0908]]
