@@ -17,7 +17,7 @@ from flyball.storage.event_log import _NOTHING, SqliteEventLog, _file_of, _heade
 
 Mask = Callable[[pl.Series], pl.Series]
 Hit = Callable[[dict[str, Any]], bool]
-_ERASED = {"row": {}, "value": None, "message": "erased"}
+_ERASED: dict[str, Any] = {"row": {}, "value": None, "message": "erased"}
 
 
 class LogErasure:
