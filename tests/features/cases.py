@@ -75,14 +75,16 @@ def window_views(draw: st.DrawFn) -> ViewSpec:
     aggregates = []
     for i in range(count):
         value, ops = draw(st.sampled_from(VALUES))
+        op = draw(st.sampled_from(ops))
+        picks = op in ("first", "last", "nth_last") and value in (col("online"), col("kind"))
         aggregates.append(
             aggregate(
                 f"f{i}",
-                draw(st.sampled_from(ops)),
+                op,
                 draw(st.sampled_from(WINDOWS)),
                 value,
                 draw(st.sampled_from([None, None, BIG, KIND_A])),
-                draw(st.sampled_from([None, None, -1.0])),
+                draw(st.sampled_from([None, None, None if picks else -1.0])),
                 nth=draw(st.integers(1, 4)),
                 cap=draw(st.sampled_from([1, 2, 1000])),
             )

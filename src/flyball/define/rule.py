@@ -28,9 +28,9 @@ from flyball.kernel.errors import did_you_mean
 from flyball.kernel.times import duration, show_duration
 
 BatchAction = Literal["reject_batch", "warn"]
-_BUILT_IN = """not_an_object bad_json bad_quotes field_count unknown_column missing_column null wrong_type too_many_digits
-    out_of_range unknown_category ge gt le lt pattern max_length bad_event_time bad_known_at ahead_of_clock too_late
-    no_corrections"""
+_BUILT_IN = """not_an_object bad_json bad_quotes field_count unknown_column missing_column null wrong_type
+    too_many_digits out_of_range unknown_category ge gt le lt pattern max_length bad_event_time bad_known_at
+    ahead_of_clock too_late no_corrections"""
 BUILT_IN = frozenset(_BUILT_IN.split())  # the rules that every source has; receipts count all rules by their names
 
 

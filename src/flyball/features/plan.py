@@ -127,6 +127,11 @@ def _check_aggregate(view: ViewSpec, aggregate: AggregateSpec, source: SourceSpe
     is_category = value[0] == "col" and source.column(value[2]).type == "category"
     if is_category and aggregate.op not in _ON_CATEGORY:
         raise _refuse(view, f"{aggregate.name} is the {aggregate.op} of a category; use {', '.join(_ON_CATEGORY)}")
+    picks = aggregate.op in ("first", "last", "nth_last") and value[0] == "col"
+    if picks and source.column(value[2]).type in ("boolean", "category") and aggregate.default is not None:
+        raise _refuse(
+            view, f"{aggregate.name} picks a {source.column(value[2]).type}, which has no default; leave it out"
+        )
 
 
 def _check_parameters(view: ViewSpec, aggregate: AggregateSpec) -> None:
