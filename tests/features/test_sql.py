@@ -117,7 +117,7 @@ def rich_views(draw: st.DrawFn) -> ViewSpec:
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data(), st.booleans())
 def test_the_query_of_a_view_gives_what_the_sweep_gives(data: st.DataObject, corrections: bool) -> None:
     source = CORRECTED if corrections else SOURCE

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flyball.define.view import View
 
 _EXACT = frozenset({"decimal", "integer"})
+_PICKS = frozenset({"first", "last", "nth_last"})
 _PICKED = frozenset({"min", "max", "first", "last", "nth_last"})
 _SPELLED = {"nth_last": "last_k"}
 MOST_LAST = 100  # values of fb.last_k
@@ -99,6 +100,8 @@ class Aggregate(Feature, Windowed):
         length = duration(window)
         if length <= 0:
             raise mistake(f"the window of fb.{_SPELLED.get(op, op)} must be longer than 0, not {window!r}")
+        if op in _PICKS and default is not None and isinstance(value, Expr) and value.type == "boolean":
+            raise mistake(f"{value!r} is true or false, and what fb.{_SPELLED.get(op, op)} picks of it has no default")
         type, scale = _result(op, value)
         self._set(
             _value=value,

@@ -24,6 +24,7 @@ MAX_TILES = 10_000  # of one window
 MAX_NTH = 100
 MAX_CAP = 10_000  # distinct values of an entity that are remembered
 _OPS = ("count", "sum", "mean", "std", "min", "max", "first", "last", "nth_last", "distinct")  # as `OP_…` are numbered
+_PICKS = ("first", "last", "nth_last")
 _ON_TEXT = ("count", "distinct")
 _ON_CATEGORY = ("count", "first", "last", "nth_last", "distinct")
 
@@ -127,11 +128,9 @@ def _check_aggregate(view: ViewSpec, aggregate: AggregateSpec, source: SourceSpe
     is_category = value[0] == "col" and source.column(value[2]).type == "category"
     if is_category and aggregate.op not in _ON_CATEGORY:
         raise _refuse(view, f"{aggregate.name} is the {aggregate.op} of a category; use {', '.join(_ON_CATEGORY)}")
-    picks = aggregate.op in ("first", "last", "nth_last") and value[0] == "col"
-    if picks and source.column(value[2]).type in ("boolean", "category") and aggregate.default is not None:
-        raise _refuse(
-            view, f"{aggregate.name} picks a {source.column(value[2]).type}, which has no default; leave it out"
-        )
+    picked = source.column(value[2]).type if value[0] == "col" and aggregate.op in _PICKS else ""
+    if picked in ("boolean", "category") and aggregate.default is not None:
+        raise _refuse(view, f"{aggregate.name} picks a {picked}, which has no default; leave it out")
 
 
 def _check_parameters(view: ViewSpec, aggregate: AggregateSpec) -> None:
