@@ -61,10 +61,12 @@ def test_the_command_erases_and_a_killed_platform_completes_what_was_asked(tmp_p
         platform.start()
         with platform.client() as client:
             eventually(lambda: client.erasure(asked["erasure"])["step"] == "done", "the erasure after the kill")
-            values = eventually(
-                lambda: client.predict("look", id="r", card="a", shop="s1", amount="1.00")[0]["values"], "an answer"
-            )
-            assert values["Card.seen"] == 5.0
+
+            def fresh() -> dict[str, Any]:
+                reply = client.predict("look", id="r", card="a", shop="s1", amount="1.00")[0]
+                return dict(reply["values"]) if reply["features"] == "fresh" else {}
+
+            assert eventually(fresh, "an answer from online state")["Card.seen"] == 5.0
             assert "erasure" in flyball("status", "--state", platform.layout.root).out
         assert platform.stop() == 0
         assert holds(platform.layout.root, MARKER) == []

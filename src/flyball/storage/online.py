@@ -197,7 +197,7 @@ class LmdbStore:
         (beside / "data.mdb").replace(self._path / "data.mdb")
         shutil.rmtree(beside)
         self._env = self._open()
-        write_document(self._stamp, KIND, {"boot": self._boot})
+        self._trust()
 
     def needs_rebuild(self) -> bool:
         return not self._trusted
@@ -206,8 +206,11 @@ class LmdbStore:
         self._stamp.unlink(missing_ok=True)
         with self._env.begin(write=True) as transaction:
             transaction.drop(self._env.open_db(None, txn=transaction), delete=False)
-        write_document(self._stamp, KIND, {"boot": self._boot, "format": FORMAT})
+        self._trust()
         self._trusted = True
+
+    def _trust(self) -> None:
+        write_document(self._stamp, KIND, {"boot": self._boot, "format": FORMAT})
 
     def close(self) -> None:
         self._env.close()
