@@ -24,7 +24,7 @@ def answers(events: Path, rows: pl.DataFrame, asof: Literal["event", "known"]) -
     with duckdb.connect() as connection:
         connection.register("given", rows.to_arrow())
         columns = connection.execute(_query(events, asof)).fetchnumpy()
-    return {name: np.ma.filled(columns[name].astype(np.float64), np.nan) for name in VIEW.features}
+    return {name: np.ma.filled(np.ma.asarray(columns[name], np.float64), np.nan) for name in VIEW.features}
 
 
 def check(found: np.ndarray, events: Path, rows: pl.DataFrame, asof: Literal["event", "known"]) -> int:
