@@ -49,7 +49,7 @@ def main(flushes: int) -> None:
             files=DeltaLake(lake).files(SOURCE.name),
             bytes=_bytes(lake),
             copy_bytes=_bytes(copy),
-            flush_ms=measured.seconds * 1e3 / flushes,
+            minute_ms=measured.seconds * 1e3 / flushes,
         )
 
 

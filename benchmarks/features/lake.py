@@ -1,4 +1,4 @@
-"""The events in a table of the lake, as ingestion leaves them: once, kept. Argument: how many.
+"""The events in a table of the lake, as ingestion leaves them, and rows over them: made once. Arguments: how many.
 
 The table has the columns that the view reads, those of the system among them, and commits of 250 k rows, which the lake
 merges as it does everywhere.
@@ -6,6 +6,7 @@ merges as it does everywhere.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks.features.data import events_path
+from benchmarks.features.data import events_path, rows_path
 from benchmarks.features.view import SOURCE
 from benchmarks.harness import CACHE
 from flyball.ingest.frames import meanings, to_lake
@@ -30,7 +31,7 @@ def lake_path(n: int) -> Path:
 
 
 def make(n: int) -> Path:
-    """The lake's folder, with the table `Payments` of `n` events in it."""
+    """The lake's folder, with the source's table of `n` events in it."""
     path = lake_path(n)
     if not path.exists():
         made = path.with_name(f"{path.name}.making")
@@ -41,7 +42,7 @@ def make(n: int) -> Path:
             for start in range(0, frame.height, COMMIT):
                 commit = frame[start : start + COMMIT]
                 lsn += commit.height
-                lake.append("Payments", commit, app_id="Payments", version=lsn)
+                lake.append(SOURCE.name, commit, app_id=SOURCE.name, version=lsn)
         made.rename(path)
     return path
 
@@ -62,4 +63,6 @@ def _physical(events: pl.DataFrame, after_lsn: int) -> pl.DataFrame:
 
 
 if __name__ == "__main__":
-    make(int(sys.argv[1]))
+    rows_path(int(sys.argv[1]), int(sys.argv[2]))
+    files = list((make(int(sys.argv[1])) / SOURCE.name).glob("*.parquet"))
+    print(json.dumps({"files": len(files), "gb": sum(file.stat().st_size for file in files) / 1e9}))
