@@ -1,6 +1,7 @@
 """The sweep's values by definition: DuckDB joins sampled rows with every event in their range, and aggregates.
 
-Knows nothing of tiles, partitions or our own SQL; the interval is [t - window rounded down to the hop, t).
+Knows nothing of tiles, partitions or our own SQL; the interval is [t - window rounded down to the hop, t). Distinct
+values are counted up to the view's cap, as it declares; the peer's query counts them all.
 """
 
 from __future__ import annotations
