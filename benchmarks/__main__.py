@@ -21,6 +21,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="parts by name, separated by commas")
     parser.add_argument("--times", type=int, default=3, help="how often each comparison is repeated")
     arguments = parser.parse_args()
+    if arguments.times < 1:
+        parser.error(f"--times must be at least 1, not {arguments.times}")
     suite = importlib.import_module(f"benchmarks.{arguments.name}.suite")
     say(conditions())
     bars: list[Bar] = []
