@@ -25,22 +25,25 @@ PEERS = Path(__file__).resolve().parent / "peers"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bar:
-    """A figure and what it must reach. `at_most`: smaller is better. `goal` None: none was set."""
+    """A figure and what it must reach. `bar` or `goal` None: none was set. `at_most`: smaller is better."""
 
     name: str
     figure: float
-    bar: float
+    bar: float | None
     goal: float | None = None
     at_most: bool = False
 
     @property
-    def met(self) -> bool:
-        return self.figure <= self.bar if self.at_most else self.figure >= self.bar
+    def state(self) -> str:
+        """`met` or `missed`; `shown` where there is no bar."""
+        if self.bar is None:
+            return "shown"
+        return "met" if (self.figure <= self.bar if self.at_most else self.figure >= self.bar) else "missed"
 
     def __str__(self) -> str:
         sign = "<=" if self.at_most else ">="
-        goal = "-" if self.goal is None else f"{sign}{self.goal:g}"
-        return f"bar {self.name} {self.figure:.4g} {sign}{self.bar:g} {goal} {'met' if self.met else 'missed'}"
+        bar, goal = ("-" if limit is None else f"{sign}{limit:g}" for limit in (self.bar, self.goal))
+        return f"bar {self.name} {self.figure:.4g} {bar} {goal} {self.state}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

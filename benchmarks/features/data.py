@@ -18,15 +18,26 @@ DAY = 86_400_000_000
 HOUR = 3_600_000_000
 LATE, LATENESS = 0.05, 3 * HOUR  # share of late events, and their mean delay
 SEED = 20_261_124
+PART = 5_000_000  # events that are made at once
 
 
 def events_path(n: int) -> Path:
-    """`n` events in Parquet, in the order of time: id, user, merchant, amount, kind, status, online, at, known_at."""
-    path = CACHE / "data" / f"events_{n}.parquet"
+    """`n` events in Parquet, in the order of time: id, user, merchant, amount, kind, status, online, at, known_at.
+
+    One file, or beyond `PART` events a folder of them; readers of Parquet take either.
+    """
+    parts = max(1, n // PART)
+    path = CACHE / "data" / (f"events_{n}.parquet" if parts == 1 else f"events_{n}")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        frames = [_events(n, part, parts) for parts in [max(1, n // 5_000_000)] for part in range(parts)]
-        pl.concat(frames).write_parquet(path, compression="zstd", row_group_size=250_000)
+        made = path.with_name(f"{path.name}.making")
+        if parts == 1:
+            _write(_events(n, 0, 1), made)
+        else:
+            made.mkdir(exist_ok=True)
+            for part in range(parts):  # one at a time: ten of them are more than is there
+                _write(_events(n, part, parts), made / f"part-{part:02}.parquet")
+        made.rename(path)
     return path
 
 
@@ -59,10 +70,14 @@ def dirty_path(n: int, kind: str) -> Path:
         )
         frame = frame.drop("broken")
         if kind == "parquet":
-            frame.write_parquet(path, compression="zstd", row_group_size=250_000)
+            _write(frame, path)
         else:
             frame.write_csv(path)
     return path
+
+
+def _write(frame: pl.DataFrame, path: Path) -> None:
+    frame.write_parquet(path, compression="zstd", row_group_size=250_000)
 
 
 def _events(n: int, part: int, parts: int) -> pl.DataFrame:
