@@ -22,6 +22,8 @@ import polars as pl
 from brute_force import Seen, Trip, equal, features  # type: ignore[import-not-found]  # the file beside this one
 
 import flyball as fb
+from flyball.cli.explain import told as explain_told
+from flyball.cli.skew import told as skew_told
 from flyball.client import Client
 from flyball.client.project import apply, pack
 from flyball.define.metrics import metrics_of
@@ -78,7 +80,8 @@ def go(file: Path, state: Path, scratch: Path) -> None:
         until(lambda: any(one["name"] == "Trips" for one in client.sources()))
         receipt = client.upload("Trips", write(scratch / "history.csv", history))
         print(
-            f"history: {receipt['accepted']:,} rows ingested, {receipt['quarantined']} quarantined {receipt['reasons']}"
+            f"history: {receipt['accepted']:,} rows ingested, {receipt['quarantined']} quarantined "
+            f"{receipt['reasons']}, warned of {receipt['warnings']}"
         )
         run = trained(client)
         until(lambda: bool(client.service("tip")["version"]))
@@ -86,7 +89,10 @@ def go(file: Path, state: Path, scratch: Path) -> None:
         outcome = replay(client, live)
         logged = predictions(client, state, len(outcome.asked))
         sources = {one["name"]: one for one in client.sources()}
-    summary(history, live, receipt, sources["Trips"], run, outcome, check(history, live, outcome, logged))
+        skew = audited(client)
+        print(f"\nflyball skew tip\n{skew_told(skew)}")
+        print(f"\n{explained(client, live, outcome)}")
+    summary(history, live, receipt, sources["Trips"], run, outcome, skew, check(history, live, outcome, logged))
 
 
 # the file
@@ -200,6 +206,27 @@ def predictions(client: Client, state: Path, count: int) -> dict[str, dict[str, 
         time.sleep(0.5)
 
 
+def audited(client: Client) -> dict[str, Any]:
+    """The platform's own report, once each prediction that it sampled is recomputed: when it is a minute old."""
+    while True:
+        client.advance_clock(int(client.status()["at"]) + 60 * SECOND)
+        report = client.skew("tip")
+        if not report["sampling"]["waiting"]:
+            return report
+        time.sleep(0.2)
+
+
+def explained(client: Client, live: Sequence[Row], outcome: Outcome) -> str:
+    """What was behind one served value: the mean fare of a pickup area of which not too much is known."""
+    for index, one in reversed(outcome.asked.items()):
+        if not live[index]["pickup_community_area"]:
+            continue
+        found = client.explain("PickupArea", "fare_mean_30d", prediction=one.prediction)
+        if 2 <= len(found["head"]["rows"]) + len(found["tiles"]) <= 6 and found["late"]:
+            break
+    return f"flyball explain PickupArea.fare_mean_30d --prediction {one.prediction}\n{explain_told(found)}"
+
+
 # the figures
 
 
@@ -231,12 +258,15 @@ def check(history: Sequence[Row], live: Sequence[Row], outcome: Outcome, logged:
 
 def trip(row: Row, lsn: int | None = None) -> Trip:
     start = int(row["trip_start_timestamp"])
-    return Trip(start, row["company"], row["pickup_community_area"], row["fare"], row["tips"], lsn)
+    area, dropoff = row["pickup_community_area"], row["dropoff_community_area"]
+    return Trip(start, row["company"], area, row["fare"], row["tips"], dropoff, lsn)
 
 
 def fits(row: Row) -> bool:
     """The contract in the words of this file: what `project.py` declares, and no more."""
-    return float(row["trip_miles"]) <= 100 and float(row["fare"]) <= 1_000 and int(row["trip_seconds"] or 0) <= 86_400
+    miles, fare = float(row["trip_miles"]), float(row["fare"])
+    columns = miles <= 100 and fare <= 1_000 and int(row["trip_seconds"] or 0) <= 86_400
+    return columns and (fare == 0 or miles <= 2 * fare)
 
 
 def auc(label: Sequence[bool], score: Sequence[float]) -> float:
@@ -250,6 +280,7 @@ def summary(
     source: dict[str, Any],
     run: dict[str, Any],
     outcome: Outcome,
+    skew: dict[str, Any],
     checked: Check,
 ) -> None:
     label = [big_tip(live[index]) for index in outcome.asked]
@@ -269,6 +300,7 @@ def summary(
             "served window values equal to brute force",
             f"{checked.compared - len(checked.different):,} of {checked.compared:,}",
         ),
+        ("values the platform audited, mismatches", f"{skew['compared']:,}, {skew['mismatched']}: {skew['told']}"),
     ]
     width = max(len(what) for what, _ in rows)
     print()
@@ -278,6 +310,7 @@ def summary(
         print(f"  {line}")
     equal_share = 1 - len(checked.different) / checked.compared if checked.compared else 0.0
     print(f"bar taxi_auc {total:.4f} >=0.93 {'met' if total >= 0.93 else 'missed'}")
+    print(f"bar taxi_audited_mismatches {skew['mismatched']} <=0 {'met' if not skew['mismatched'] else 'missed'}")
     print(f"bar taxi_values_equal {equal_share:.6g} >=1 {'met' if equal_share == 1 else 'missed'}")
 
 
