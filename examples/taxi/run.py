@@ -72,7 +72,7 @@ def go(file: Path, state: Path, scratch: Path) -> None:
     """Play the loop and print the summary."""
     history, live = split(read(file))
     start = int(live[0]["trip_start_timestamp"])
-    settings = Settings(state=state, port=0, replay_from=start * SECOND)
+    settings = Settings(state=state, port=0, replay_from=start * SECOND, audit_share=1.0)
     with Supervisor(settings) as platform, Client(platform.client_settings) as client:
         platform.watch()
         packed = pack(HERE / "project.py")
