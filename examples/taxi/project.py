@@ -93,7 +93,8 @@ project = fb.Project(
             load=fb.Load(rps=200, p99="20ms"),
             rollout=fb.Canary(steps=(10, 50, 100), hold="12h"),
             default=0.2,
-            max_skew=0.005,
+            max_skew=0.02,  # about ten trips a day: a week has some hundred values to compare
+            max_staleness="30d",  # a replay lets a day pass in a third of a second, and counts it as one
             retrain=fb.Retrain(on=[fb.quality_drop("auc", 0.05)], cooldown="90d"),
         )
     ],

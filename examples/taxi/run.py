@@ -300,7 +300,8 @@ def summary(
             "served window values equal to brute force",
             f"{checked.compared - len(checked.different):,} of {checked.compared:,}",
         ),
-        ("values the platform audited, mismatches", f"{skew['compared']:,}, {skew['mismatched']}: {skew['told']}"),
+        ("predictions that the platform audited", f"{skew['sampling']['predictions']:,}"),
+        ("values of the last 7 days, mismatches", f"{skew['compared']:,}, {skew['mismatched']}: {skew['told']}"),
     ]
     width = max(len(what) for what, _ in rows)
     print()

@@ -31,7 +31,7 @@ from flyball.kernel.times import MINUTE, show_duration, show_time
 
 SCENARIO = Scenario()
 START = SCENARIO.live_from  # where the replay clock begins
-AUDITED = 0.2  # of the cards
+AUDITED = 0.1  # of the cards
 MODEL = "fraud"
 PATIENCE = 120.0  # seconds that one step of the platform may take
 LOOK = 0.1
