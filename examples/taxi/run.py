@@ -27,6 +27,7 @@ from flyball.cli.skew import told as skew_told
 from flyball.client import Client
 from flyball.client.project import apply, pack
 from flyball.define.metrics import metrics_of
+from flyball.kernel.errors import ExhaustedError, LateError
 from flyball.kernel.settings import Settings
 from flyball.platform.supervisor import Supervisor
 
@@ -34,6 +35,7 @@ HERE = Path(__file__).parent
 LIVE = 0.2  # the share of the trips, by time, that is replayed
 SECOND = 1_000_000
 LABELS = 50  # that are sent together
+ATTEMPTS = 6
 REQUEST = ("company", "pickup_community_area", "dropoff_community_area", "payment_type", "fare")
 TEXTS = ("company", "payment_type", "fare", "tips")  # money as text: it is exact
 WHOLE = ("trip_start_timestamp", "pickup_community_area", "dropoff_community_area", "trip_seconds")
@@ -87,7 +89,7 @@ def go(file: Path, state: Path, scratch: Path) -> None:
         until(lambda: bool(client.service("tip")["version"]))
         print(f"trained on {run['result']['rows']:,} rows: held-out AUC {run['result']['metrics']['auc']:.4f}")
         outcome = replay(client, live)
-        logged = predictions(client, state, len(outcome.asked))
+        logged = predictions(state, {one.prediction for one in outcome.asked.values()})
         sources = {one["name"]: one for one in client.sources()}
         skew = audited(client)
         print(f"\nflyball skew tip\n{skew_told(skew)}")
@@ -153,7 +155,7 @@ def replay(client: Client, live: Sequence[Row]) -> Outcome:
         if len(labels) >= LABELS:
             client.feedback(labels)
             labels = []
-        replies = client.predict("tip", [request(live[index]) for index in starting], at=now * SECOND)
+        replies = ask(client, [request(live[index]) for index in starting], now)
         for index, reply in zip(starting, replies, strict=True):
             outcome.asked[index] = Asked(reply["prediction_id"], reply["version"], reply["score"])
             heapq.heappush(running, (now + int(live[index]["trip_seconds"] or 0), index))
@@ -162,6 +164,18 @@ def replay(client: Client, live: Sequence[Row]) -> Outcome:
     client.feedback(labels + end_trips(client, live, running, last, outcome))
     outcome.seconds = time.monotonic() - began
     return outcome
+
+
+def ask(client: Client, rows: list[dict[str, str | None]], now: int) -> list[dict[str, Any]]:
+    """The replies; on a machine that is busy with other things a request may be late, and is asked again."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return client.predict("tip", rows, at=now * SECOND)
+        except (LateError, ExhaustedError):
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(0.05 * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 def end_trips(
@@ -196,12 +210,12 @@ def big_tip(row: Row) -> bool:
     return float(row["tips"]) > 0.2 * float(row["fare"])
 
 
-def predictions(client: Client, state: Path, count: int) -> dict[str, dict[str, Any]]:
-    """The prediction log as it lies in the lake, by id, once all of it has been collected."""
+def predictions(state: Path, asked: set[str]) -> dict[str, dict[str, Any]]:
+    """The prediction log as it lies in the lake, by id, once all that were asked for have been collected."""
     while True:
         folder = state / "lake" / "predictions"
-        frame = pl.read_delta(str(folder)) if folder.exists() else pl.DataFrame()
-        if frame.height >= count:
+        frame = pl.read_delta(str(folder)) if folder.exists() else pl.DataFrame({"id": []})
+        if asked <= set(frame["id"]):
             return {row["id"]: row for row in frame.iter_rows(named=True)}
         time.sleep(0.5)
 
