@@ -7,7 +7,7 @@ Nothing of Flyball is used: the raw file, Python's integers and floats, and the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 HOUR, DAY = 3_600, 86_400
@@ -15,13 +15,17 @@ HOUR, DAY = 3_600, 86_400
 
 @dataclass(frozen=True, slots=True)
 class Trip:
-    """A row of the file. Times in seconds since 1970. `lsn` is None for history, which is known an hour after it."""
+    """A row of the file. Times in seconds since 1970. `lsn` is None for history, which is known an hour after it.
+
+    Trips are given in the order in which the platform took them: it decides which of several at one time is the newest.
+    """
 
     start: int
     company: str
     pickup: str
     fare: str
     tips: str
+    dropoff: str = ""
     lsn: int | None = None
 
 
@@ -48,19 +52,30 @@ def visible(trip: Trip, seen: Seen) -> bool:
 
 
 def features(company: str, pickup: str, seen: Seen, trips: Sequence[Trip]) -> dict[str, float | None]:
-    """The six window features of a request; an empty company or area belongs to no one and has the defaults."""
+    """The window features of a request; an empty company or area belongs to no one and has the defaults."""
     oldest = (seen.at - 30 * DAY) // DAY * DAY
     near = [trip for trip in trips if oldest <= trip.start < seen.at and visible(trip, seen)]
+    from_here = [trip for trip in near if pickup and trip.pickup == pickup]
+    week, month = _windows(from_here, seen.at)
+    newest = sorted(week, key=lambda trip: trip.start)[::-1]  # the sort is stable: of one time, the later one is newer
     return {
-        **_view("Company", company, lambda trip: trip.company, near, seen.at),
-        **_view("PickupArea", pickup, lambda trip: trip.pickup, near, seen.at),
+        **_view("Company", [trip for trip in near if company and trip.company == company], seen.at),
+        **_view("PickupArea", from_here, seen.at),
+        "PickupArea.dropoffs_30d": float(len({trip.dropoff for trip in month if trip.dropoff})),
+        "PickupArea.fares_1": float(newest[0].fare) if newest else None,
+        "PickupArea.fares_2": float(newest[1].fare) if len(newest) > 1 else None,
     }
 
 
-def _view(view: str, entity: str, of: Callable[[Trip], str], near: Sequence[Trip], at: int) -> dict[str, float | None]:
-    mine = [trip for trip in near if entity and of(trip) == entity]
+def _windows(mine: Sequence[Trip], at: int) -> tuple[list[Trip], list[Trip]]:
+    """The trips of the last 7 and of the last 30 days."""
     week = [trip for trip in mine if trip.start >= (at - 7 * DAY) // hop(7 * DAY) * hop(7 * DAY)]
     month = [trip for trip in mine if trip.start >= (at - 30 * DAY) // hop(30 * DAY) * hop(30 * DAY)]
+    return week, month
+
+
+def _view(view: str, mine: Sequence[Trip], at: int) -> dict[str, float | None]:
+    week, month = _windows(mine, at)
     count = len(month)
     return {
         f"{view}.trips_7d": float(len(week)),

@@ -19,6 +19,11 @@ class Trips(fb.Source, event_time=fb.epoch("trip_start_timestamp"), key=fb.row_k
     trip_seconds = fb.Integer(nullable=True, ge=0, le=86_400)
     trip_miles = fb.Float(ge=0, le=100, description="a few rows lost their decimal point: 1710 miles in 35 minutes")
 
+    miles_fit_the_fare = fb.check(
+        (fare == 0) | (trip_miles <= 2 * fare)
+    )  # 22 miles for $ 8.25: no decimal point either
+    tips_at_most_fare = fb.check(tips <= fare, action="warn")  # odd, and possible
+
 
 BIG_TIP = Trips.tips > 0.2 * Trips.fare
 
@@ -33,6 +38,8 @@ class PickupArea(fb.WindowView, source=Trips, entity=Trips.pickup_community_area
     trips_7d = fb.count("7d")
     fare_mean_30d = fb.mean(Trips.fare, "30d")
     tip_rate_30d = fb.mean(BIG_TIP, "30d")
+    dropoffs_30d = fb.distinct(Trips.dropoff_community_area, "30d")
+    fares = fb.last_k(Trips.fare, 2, "7d")
 
 
 @fb.transform
@@ -86,6 +93,8 @@ project = fb.Project(
             load=fb.Load(rps=200, p99="20ms"),
             rollout=fb.Canary(steps=(10, 50, 100), hold="12h"),
             default=0.2,
+            max_skew=0.02,  # about ten trips a day: a week has some hundred values to compare
+            max_staleness="30d",  # a replay lets a day pass in a third of a second, and counts it as one
             retrain=fb.Retrain(on=[fb.quality_drop("auc", 0.05)], cooldown="90d"),
         )
     ],

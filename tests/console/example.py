@@ -11,10 +11,16 @@ BUSY: Status = {
     "replay": True,
     "projects": ["payments"],
     "sources": [
-        {"name": "Payments", "rows": 184_233, "rate": 412.5, "quarantined": 31, "lag": 120, "last_event": AT},
+        {"name": "Payments", "rows": 184_233, "rate": 412.5, "quarantined": 40, "quarantine_open": 31, "lag": 120,
+         "last_event": AT, "warnings": {"contactless_limit": 265},
+         "contract": [{"rule": "not_late", "ok": False, "text": "the newest event is 2h old; at most 1h"}]},
         {"name": "Chargebacks", "rows": 1_204, "rate": 2.0, "quarantined": 0, "lag": 0},
     ],
-    "views": [{"name": "CardPayments", "source": "Payments", "entities": 5_012, "ready": True}],
+    "views": [
+        {"name": "CardPayments", "source": "Payments", "entities": 5_012, "ready": True},
+        {"name": "ShopPayments", "source": "Payments", "ready": False,
+         "build": {"rows": 40_000, "of": 184_233, "seconds_left": 3.6}},
+    ],
     "runs": [
         {"run": "run_01hzy3", "model": "fraud", "state": "running", "reason": "drift", "created": AT},
         {"run": "run_01hzx1", "model": "fraud", "state": "succeeded", "reason": "cli", "created": AT - 10**10},

@@ -32,6 +32,13 @@ def test_the_page_holds_the_refreshed_part_and_its_numbers() -> None:
         assert text in html
 
 
+def test_a_source_shows_its_contract_and_a_view_how_far_it_is_built() -> None:
+    html = loop_picture(BUSY)
+    for text in ("not_late broken", "the newest event is 2h old", "Views being built", "ShopPayments", "40 k", "3.6"):
+        assert text in html
+    assert "Views being built" not in loop_picture({"views": [{"name": "Card", "ready": True}]})
+
+
 def test_skew_is_told_with_its_causes_and_its_bound() -> None:
     html = loop_picture(BUSY)
     for text in ("ttl 36", "≤ 0.0004 at 95 %", "over the limit"):

@@ -1,8 +1,8 @@
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from flyball.console.stages import Stage, milliseconds, number, share, stages
+from flyball.console.stages import Stage, contract, milliseconds, number, share, stages, warned
 from flyball.console.view import Status
 from tests.console.example import BUSY
 
@@ -20,12 +20,28 @@ def test_the_loop_has_its_eight_stages_in_order_even_where_nothing_is_known() ->
 
 def test_a_busy_platform_shows_its_numbers() -> None:
     now = named(BUSY)
-    assert (now["Ingest"].value, now["Ingest"].lines[:2]) == ("185 k", ("414 /s", "31 quarantined"))
+    assert (now["Ingest"].value, now["Ingest"].lines[:2]) == ("185 k", ("414 /s", "31 in quarantine"))
     assert now["Register"].value == "fraud/2"
     assert (now["Roll out"].value, now["Roll out"].lines[0]) == ("25 %", "step 3 of 4")
     assert now["Serve"].lines[0] == "p50 1.21 ms · p99 6.4 ms"
     assert (now["Monitor"].value, now["Monitor"].health) == ("0.871", "warn")
     assert now["Retrain"].health == "busy"
+
+
+def test_a_contract_fails_is_broken_holds_or_was_not_judged() -> None:
+    late = {"rule": "not_late", "ok": False, "text": "2h old"}
+    fine = {"rule": "volume", "ok": True, "text": "12 rows"}
+    unknown = {"rule": "volume", "ok": None, "text": "no push yet"}
+    given: list[list[dict[str, Any]]] = [[late, fine], [fine, unknown], [unknown], []]
+    words = [contract({"contract": rules}).word for rules in given]
+    assert words == ["not_late broken", "holds", "–", "–"]
+    failing = contract({"contract": [fine], "pull": {"error": "no such table"}})
+    assert (failing.word, failing.tag, failing.text) == ("fails", "failed", "no such table")
+    assert warned({"warnings": {"a": 2, "b": 3}}) == 5
+
+
+def test_a_broken_contract_is_a_warning_of_the_ingest_stage() -> None:
+    assert named(BUSY)["Ingest"].health == "warn"
 
 
 def test_a_failed_run_an_aborted_rollout_and_errors_are_bad() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 
 import lightgbm
@@ -48,6 +49,36 @@ class Windows:
     def count(self, window: int) -> Floats:
         return self.sum(np.ones(len(self._time)), window)
 
+    def distinct(self, values: Ints, window: int) -> Floats:
+        """How many different values: two pointers over the sorted events of each entity."""
+        start = (self._time - window) // hop(window) * hop(window)
+        low = np.searchsorted(self._sorted, self._keys(start), side="left")[self._order]
+        high = np.searchsorted(self._sorted, self._keys(self._time), side="left")[self._order]
+        ordered, found = values[self._order], np.zeros(len(values))
+        seen: Counter[int] = Counter()
+        left = right = 0
+        for place, row in enumerate(self._order):
+            if low[place] >= right:  # nothing in common with what was counted: another entity, or a long pause
+                seen, left, right = Counter(), int(low[place]), int(low[place])
+            while right < high[place]:
+                seen[int(ordered[right])] += 1
+                right += 1
+            while left < low[place]:
+                gone = int(ordered[left])
+                seen[gone] -= 1
+                if not seen[gone]:
+                    del seen[gone]
+                left += 1
+            found[row] = len(seen)
+        return found
+
+    def nth_last(self, values: Floats, nth: int, window: int) -> Floats:
+        start = (self._time - window) // hop(window) * hop(window)
+        low = np.searchsorted(self._sorted, self._keys(start), side="left")
+        at = np.searchsorted(self._sorted, self._keys(self._time), side="left") - nth
+        ordered = values[self._order]
+        return np.where(at >= low, ordered[np.maximum(at, 0)], np.nan)
+
     def mean(self, values: Floats, window: int) -> Floats:
         count = self.count(window)
         return np.where(count > 0, self.sum(values, window) / np.maximum(count, 1), np.nan)
@@ -66,6 +97,9 @@ def features(payments: Payments) -> dict[str, Floats]:
         "card_payments_24h": card.count(DAY),
         "card_amount_mean_14d": usual,
         "card_small_payments_3d": card.sum(small, 3 * DAY),
+        "card_merchants_24h": card.distinct(payments.merchant, DAY),
+        "card_amounts_1": card.nth_last(amount, 1, 7 * DAY),
+        "card_amounts_2": card.nth_last(amount, 2, 7 * DAY),
         "merchant_payments_24h": merchant.count(DAY),
         "merchant_amount_mean_7d": price,
         "merchant_small_rate_3d": merchant.mean(small, 3 * DAY),

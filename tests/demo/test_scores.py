@@ -79,11 +79,11 @@ def quality(auc: float | None) -> Quality:
 
 def test_the_bars_are_met_by_good_figures_and_missed_by_missing_ones() -> None:
     told = Story(versions=("a", "b"), before=quality(0.95), after=quality(0.75), recovered=quality(0.9))
-    good = bars(with_windows=0.95, without_windows=0.7, story=told, lost=0, doubled=0)
+    good = bars(with_windows=0.95, without_windows=0.7, story=told, lost=0, doubled=0, mismatches=0)
     assert all(bar.met for bar in good)
     assert str(good[2]) == "bar auc_recovered_share 0.75 >=0.5 met"
-    none = bars(with_windows=0.95, without_windows=None, story=None, lost=0, doubled=1)
-    assert [bar.met for bar in none] == [False, False, False, True, False]
+    none = bars(with_windows=0.95, without_windows=None, story=None, lost=0, doubled=1, mismatches=None)
+    assert [bar.met for bar in none] == [False, False, False, True, False, False]
     assert str(none[0]) == "bar auc_windows_gain none >=0.1 missed"
     assert str(none[4]) == "bar events_and_predictions_doubled 1 <=0 missed"
 

@@ -48,6 +48,11 @@ def test_the_windows_of_the_study_equal_brute_force() -> None:
         seen = (entity == entity[index]) & (time >= start) & (time < time[index])
         assert windows.count(hour)[index] == seen.sum()
         assert windows.sum(values, hour)[index] == pytest.approx(values[seen].sum())
+        assert windows.distinct(entity[::-1], hour)[index] == len(set(entity[::-1][seen].tolist()))
+        newest = values[seen][np.argsort(time[seen], kind="stable")][::-1]
+        for nth in (1, 2):
+            found = windows.nth_last(values, nth, hour)[index]
+            assert np.isnan(found) if len(newest) < nth else found == newest[nth - 1]
 
 
 def test_kolmogorov_smirnov_is_zero_for_the_same_and_one_for_disjoint_values() -> None:

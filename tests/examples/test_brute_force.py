@@ -4,8 +4,10 @@ from examples.taxi.brute_force import DAY, HOUR, Seen, Trip, equal, features, ho
 T0 = 1_400_000_400  # not on an hour
 
 
-def history(start: int, company: str = "A", pickup: str = "8", fare: str = "10.0", tips: str = "0") -> Trip:
-    return Trip(start, company, pickup, fare, tips)
+def history(
+    start: int, company: str = "A", pickup: str = "8", fare: str = "10.0", tips: str = "0", dropoff: str = ""
+) -> Trip:
+    return Trip(start, company, pickup, fare, tips, dropoff)
 
 
 def seen(at: int, lsn: int = 0) -> Seen:
@@ -45,6 +47,20 @@ def test_means_are_over_the_entity_and_an_empty_entity_has_the_defaults() -> Non
     empty = features("", "", seen(T0), trips)
     assert empty["Company.trips_7d"] == 0.0
     assert empty["PickupArea.fare_mean_30d"] is None
+
+
+def test_dropoffs_are_counted_once_and_an_empty_one_never() -> None:
+    trips = [history(T0 - DAY * n, dropoff=area) for n, area in enumerate(("3", "", "3", "32"), 1)]
+    assert features("A", "8", seen(T0), trips)["PickupArea.dropoffs_30d"] == 2.0
+    assert features("A", "", seen(T0), trips)["PickupArea.dropoffs_30d"] == 0.0
+
+
+def test_the_last_fares_are_the_newest_of_the_week_and_of_one_time_the_later_row() -> None:
+    trips = [history(T0 - DAY, fare="3"), history(T0 - 2 * DAY, fare="1"), history(T0 - DAY, fare="4")]
+    found = features("A", "8", seen(T0), trips)
+    assert (found["PickupArea.fares_1"], found["PickupArea.fares_2"]) == (4.0, 3.0)
+    lone = features("A", "8", seen(T0), [history(T0 - DAY, fare="3"), history(T0 - 9 * DAY, fare="9")])
+    assert (lone["PickupArea.fares_1"], lone["PickupArea.fares_2"]) == (3.0, None)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The code of the tutorials runs, and is as short as they say."""
 
 import difflib
+import random
 import re
 import subprocess
 import sys
@@ -9,17 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from flyball.define.check import check
 from flyball.define.load import load_project
 from flyball.define.service import Service
+from flyball.kernel.times import MINUTE, SECOND, parse_time, show_time
+from flyball.testing import TestPlatform, platform
+from tests.examples.beside import agrees, shown, typed
 
-TUTORIAL = Path(__file__).parents[2] / "docs/tutorials/bring-your-scikit-learn-script.md"
+TUTORIALS = Path(__file__).parents[2] / "docs/tutorials"
+SCRIPT = TUTORIALS / "bring-your-scikit-learn-script.md"
+WINDOWS = TUTORIALS / "time-windows-and-the-audit.md"
 
 
-def blocks() -> tuple[str, str]:
-    before, after = re.findall(r"^```python\n(.*?)^```", TUTORIAL.read_text(), re.MULTILINE | re.DOTALL)
-    return before, after
+def blocks(page: Path = SCRIPT) -> tuple[str, str]:
+    """A page's two blocks of Python: before and after, or the project and its data."""
+    first, second = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return first, second
 
 
 def test_the_project_has_at_most_ten_new_or_changed_lines() -> None:
@@ -66,3 +74,40 @@ def test_the_project_checks_clean_and_its_function_trains(tmp_path: Path) -> Non
     X = rng.normal(size=(50, 2))
     model = function(Data(train=Part(X=X, y=(X[:, 0] > 0).astype(float))), Run())
     assert model.predict_proba(X).shape == (50, 2)
+
+
+def an_hour_of_traffic(running: TestPlatform) -> None:
+    """Each card is asked about once a minute, and twenty payments a minute come up to a minute and a half late."""
+    draw = random.Random(1)
+    for minute in range(60):
+        now = running.clock.now()
+        for card in range(40):
+            running.predict("theft", id=f"r-{minute}-{card}", card=f"c-{card}", amount="80.00")
+        fields = {"stolen": False, "amount": "12.00", "seen": show_time(now)}
+        running.push(
+            "Payments",
+            [
+                fields
+                | {"id": f"l-{minute}-{n}", "card": f"c-{draw.randrange(40)}", "shop": f"s-{draw.randrange(40)}"}
+                | {"at": show_time(now - draw.randrange(90) * SECOND)}
+                for n in range(20)
+            ],
+        )
+        running.clock.advance_to(now + MINUTE)
+    for _ in range(3):
+        running.advance("2m")
+
+
+def test_the_page_on_windows_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, history = blocks(WINDOWS)
+    (tmp_path / "project.py").write_text(project)
+    (tmp_path / "history.py").write_text(history)
+    subprocess.run([sys.executable, "history.py"], cwd=tmp_path, check=True)
+    assert [str(problem) for problem in check(load_project(tmp_path / "project.py"))] == []
+    monkeypatch.chdir(tmp_path)
+    with platform(tmp_path / "project.py", at=parse_time("2026-03-03T12:00:00Z")) as running:
+        for one in shown(WINDOWS.read_text()):
+            if one.command.startswith("flyball skew"):
+                an_hour_of_traffic(running)
+            out = typed(one.command, running, monkeypatch)
+            assert agrees(one.lines, out), f"$ {one.command}\n{out}"

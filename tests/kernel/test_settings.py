@@ -37,3 +37,10 @@ def test_a_secret_that_is_not_set_is_named_and_one_that_is_comes_back() -> None:
     with pytest.raises(InvalidError, match="PG_DSN") as caught:
         secret_value("PG_DSN", {})
     assert caught.value.code == "secret_missing"
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_a_share_of_entities_is_between_none_and_all(share: float) -> None:
+    with pytest.raises(InvalidError, match=r"0 \(none\) to 1 \(all\)") as caught:
+        Settings(audit_share=share)
+    assert caught.value.code == "bad_audit_share"

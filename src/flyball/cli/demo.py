@@ -23,11 +23,11 @@ from flyball.kernel.settings import Settings
 def demo(state: Path, port: int, leave: bool) -> None:
     """Run the whole loop on a simulated stream of card payments, in under two minutes."""
     from flyball.client import Client
-    from flyball.demo.run import START, run
+    from flyball.demo.run import AUDITED, START, run
     from flyball.platform.supervisor import Supervisor
 
     interrupt_on_sigterm()
-    settings = Settings(state=state, port=port, replay_from=START)
+    settings = Settings(state=state, port=port, replay_from=START, audit_share=AUDITED)
     supervisor = Supervisor(settings, say=lambda line: click.echo(line, err=True))
     with supervisor, Client(supervisor.client_settings) as client:
         supervisor.watch()

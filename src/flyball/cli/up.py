@@ -18,7 +18,16 @@ from flyball.kernel.times import parse_time
 @click.option("--workers", default=1, show_default=True, help="Inference processes.")
 @click.option("--replay-from", metavar="TIME", help="At first start: domain time is a replay clock that begins here.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
-def up(state: Path, host: str, port: int, workers: int, replay_from: str | None, log_level: str) -> None:
+@click.option(
+    "--audit-share",
+    type=click.FloatRange(0, 1),
+    default=Settings().audit_share,
+    show_default=True,
+    help="Of the entities: all predictions of a sampled one are recomputed by the skew audit.",
+)
+def up(
+    state: Path, host: str, port: int, workers: int, replay_from: str | None, log_level: str, audit_share: float
+) -> None:
     """Start the platform: control, ingest and workers, each restarted alone. Ctrl-C stops; a second one forces."""
     from flyball.platform.supervisor import Supervisor
 
@@ -31,6 +40,7 @@ def up(state: Path, host: str, port: int, workers: int, replay_from: str | None,
             workers=workers,
             replay_from=parse_time(replay_from) if replay_from else None,
             log_level=log_level,
+            audit_share=audit_share,
         ),
         say=lambda line: click.echo(line, err=True),
     )

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flyball.console.stages import Stage, milliseconds, number, share, stages
+from flyball.console.stages import Stage, contract, milliseconds, number, share, stages, warned
 from flyball.console.view import Status
 from flyball.kernel.errors import NotFoundError
 from flyball.kernel.times import show_time
@@ -118,6 +118,8 @@ def environment() -> Environment:
         "ms": milliseconds,
         "metrics": metrics,
         "fitted": fitted,
+        "contract": contract,
+        "warned": warned,
     }
     return env
 

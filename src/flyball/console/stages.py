@@ -13,6 +13,15 @@ ACTIVE_ROLLOUT = ("running", "waiting")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Contract:
+    """How a source stands to its contract: a word, the style of its tag, and the whole of it as a text."""
+
+    word: str
+    tag: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
     """One stage: its number in large, what the number counts, and up to two lines below it."""
 
@@ -40,8 +49,11 @@ def stages(status: Status) -> tuple[Stage, ...]:
 def ingest(status: Status) -> Stage:
     sources = status.get("sources") or []
     rows = total(sources, "rows")
-    bad, lag, rate = total(sources, "quarantined"), total(sources, "lag"), total(sources, "rate")
-    lines = [f"{number(rate)} /s" if rate else "no events now", f"{number(bad)} quarantined"]
+    bad = sum(source.get("quarantine_open", source.get("quarantined", 0)) for source in sources)
+    lag, rate = total(sources, "lag"), total(sources, "rate")
+    broken = [s for s in sources if contract(s).tag == "failed"]
+    kept = "in quarantine" if any("quarantine_open" in source for source in sources) else "quarantined"
+    lines = [f"{number(rate)} /s" if rate else "no events now", f"{number(bad)} {kept}"]
     failing = [s for s in sources if _error(s)]
     if failing:
         lines.append(f"{failing[0].get('name', '')} fails")
@@ -50,7 +62,7 @@ def ingest(status: Status) -> Stage:
         value=number(rows),
         unit="rows",
         lines=(*lines, f"{number(lag)} behind") if lag else tuple(lines),
-        health="bad" if failing else "busy" if rate or lag else "ok" if rows else "idle",
+        health="bad" if failing else "warn" if broken else "busy" if rate or lag else "ok" if rows else "idle",
     )
 
 
@@ -58,6 +70,24 @@ def _error(source: SourceStatus) -> str:
     """What is wrong with a source's pulls or derivation."""
     parts: list[dict[str, Any]] = [source.get("pull") or {}, source.get("derive") or {}]
     return next((str(part["error"]) for part in parts if part.get("error")), "")
+
+
+def contract(source: SourceStatus) -> Contract:
+    """Whether a source's pulls or derivation fail, else whether its rules over pushes hold now."""
+    if error := _error(source):
+        return Contract(word="fails", tag="failed", text=error)
+    rules = source.get("contract") or []
+    text = "; ".join(f"{rule['rule']}: {rule['text']}" for rule in rules)
+    broken = [str(rule["rule"]) for rule in rules if rule.get("ok") is False]
+    if broken:
+        return Contract(word=f"{broken[0]} broken", tag="failed", text=text)
+    known = any(rule.get("ok") for rule in rules)
+    return Contract(word="holds" if known else "–", tag="succeeded" if known else "", text=text)
+
+
+def warned(source: SourceStatus) -> int:
+    """Rows and pushes that were accepted with a warning, all time."""
+    return sum((source.get("warnings") or {}).values())
 
 
 def features(status: Status) -> Stage:

@@ -16,6 +16,9 @@ class SourceStatus(TypedDict, total=False):
     rows: int  # accepted events, all time
     rate: float  # accepted events per second, lately
     quarantined: int  # rows that broke their contract, all time
+    quarantine_open: int  # those that wait to be retried or dropped
+    warnings: dict[str, int]  # by rule: rows or pushes that were accepted all the same, all time
+    contract: list[dict[str, Any]]  # the rules on freshness and volume: `rule`, `ok` (None: not judged yet), `text`
     lag: int  # events in the log that online state does not show yet
     lsn: int  # the last one given
     last_event: int | None  # event time of the newest event
@@ -28,6 +31,7 @@ class ViewStatus(TypedDict, total=False):
     source: str
     entities: int
     ready: bool  # False while it is being built from lake and log
+    build: dict[str, Any]  # while it is: `rows` of `of` done, `seconds_left`
 
 
 class RunStatus(TypedDict, total=False):

@@ -30,9 +30,15 @@ class Bar:
 
 
 def bars(
-    *, with_windows: float | None, without_windows: float | None, story: Story | None, lost: int, doubled: int
+    *,
+    with_windows: float | None,
+    without_windows: float | None,
+    story: Story | None,
+    lost: int,
+    doubled: int,
+    mismatches: int | None,
 ) -> list[Bar]:
-    """The bars of the demonstration."""
+    """The bars of the demonstration. `mismatches`: None where nothing was audited."""
     worth = None if with_windows is None or without_windows is None else with_windows - without_windows
     drop = recovered = None
     if story is not None and story.before.auc is not None and story.after.auc is not None:
@@ -45,4 +51,5 @@ def bars(
         Bar(name="auc_recovered_share", figure=recovered, least=0.5),
         Bar(name="events_and_predictions_lost", figure=lost, most=0),
         Bar(name="events_and_predictions_doubled", figure=doubled, most=0),
+        Bar(name="audited_mismatches", figure=mismatches, most=0),
     ]

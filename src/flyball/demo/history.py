@@ -23,6 +23,7 @@ DIRT: tuple[dict[str, str], ...] = (
     {"country": ""},
     {"time": "yesterday"},
     {"card": ""},
+    {"card": "m-001", "merchant": "m-001"},
 )
 
 

@@ -20,6 +20,10 @@ class Payments(fb.Source, event_time="time", key="id", known=fb.delay("0s")):
     country = fb.Category("domestic", "neighbour", "overseas")
     time = fb.Timestamp()
 
+    columns_in_order = fb.check(card != merchant)  # a row whose columns slipped has one of them twice
+    contactless_limit = fb.check((channel != "contactless") | (amount <= 300), action="warn")
+    not_late = fb.fresh("1h")
+
 
 class Chargebacks(fb.Source, event_time="time", key="payment", known=fb.delay("0s")):
     """A cardholder says: that payment was not mine."""
@@ -36,6 +40,8 @@ class Card(fb.WindowView, source=Payments, entity=Payments.card):
     payments_24h = fb.count("24h")
     amount_mean_14d = fb.mean(Payments.amount, "14d")
     small_payments_3d = fb.count("3d", where=SMALL)
+    merchants_24h = fb.distinct(Payments.merchant, "24h")
+    amounts = fb.last_k(Payments.amount, 2, "7d")
 
 
 class Merchant(fb.WindowView, source=Payments, entity=Payments.merchant):
@@ -108,6 +114,7 @@ project = fb.Project(
             load=fb.Load(rps=500, p99="20ms"),
             rollout=fb.Canary(steps=(10, 50, 100), hold="2h", min_requests=30),
             default=0.02,
+            max_skew=0.005,  # of the served values may differ from training, or no new version is released
             retrain=fb.Retrain(on=[fb.drift(), fb.quality_drop("auc", 0.05)], cooldown="10d"),
             owner="payments-risk",
         )

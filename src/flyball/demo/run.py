@@ -27,10 +27,11 @@ from flyball.demo.simulate import Payments, Scenario, simulate
 from flyball.kernel.errors import InternalError, LateError
 from flyball.kernel.ids import digest
 from flyball.kernel.settings import Settings
-from flyball.kernel.times import show_time
+from flyball.kernel.times import MINUTE, show_duration, show_time
 
 SCENARIO = Scenario()
 START = SCENARIO.live_from  # where the replay clock begins
+AUDITED = 0.1  # of the cards
 MODEL = "fraud"
 PATIENCE = 120.0  # seconds that one step of the platform may take
 LOOK = 0.1
@@ -63,6 +64,9 @@ class Figures:
     story: Story | None = None
     lost: int = 0
     doubled: int = 0
+    audited: int = 0
+    mismatches: int = 0
+    skew_told: str = ""
 
 
 def run(client: Client, platform: Platform, *, exit: bool, show: Show | None = None) -> Figures:
@@ -104,6 +108,7 @@ class Demo:
             ("release", self.release),
             ("live traffic", self.replay),
             ("check", self.check),
+            ("skew audit", self.audit),
         ]
 
     # the acts
@@ -139,10 +144,14 @@ class Demo:
         )
         self.figures.ingested = receipt["accepted"] + late["accepted"]
         self.figures.quarantined = receipt["quarantined"] + late["quarantined"]
-        reasons = ", ".join(f"{count} {rule}" for rule, count in sorted(receipt["reasons"].items()))
+        reasons, warned = (
+            ", ".join(f"{count} {rule}" for rule, count in sorted((receipt.get(kind) or {}).items()))
+            for kind in ("reasons", "warnings")
+        )
         stage.outcome(
             f"{receipt['accepted']:,} payments and {late['accepted']:,} chargebacks ingested, "
-            f"{self.figures.quarantined} quarantined ({reasons}), {receipt['duplicates']} duplicates dropped"
+            f"{self.figures.quarantined} quarantined ({reasons}), {receipt['duplicates']} duplicates dropped; "
+            f"warned: {warned or 'of nothing'}"
         )
         if (receipt["accepted"], receipt["quarantined"]) != (history.good, history.dirty):
             raise InternalError(
@@ -223,6 +232,25 @@ class Demo:
         )
         stage.outcome(f"{auc}; {figures.lost} lost, {figures.doubled} doubled")
 
+    def audit(self, stage: Stage) -> None:
+        """Let the platform recompute the last sampled predictions, and take over what its report says."""
+        self._until(self._audited, "the audit to end", stage)
+        report = self._client.skew(SERVICE)
+        figures, versions = self.figures, report["versions"]
+        figures.audited = sum(version["compared"] for version in versions)
+        figures.mismatches = sum(version["mismatched"] for version in versions)
+        figures.skew_told = ", ".join(f"{v['version']} {v['told']}" for v in versions if v["compared"])
+        sampling = report["sampling"]
+        stage.outcome(
+            f"{sampling['predictions']:,} predictions ({sampling['share']:.0%} of the cards) recomputed; of the last "
+            f"{show_duration(report['window'])} {figures.audited:,} values compared, {figures.mismatches} differ"
+        )
+
+    def _audited(self) -> bool:
+        """Whether no sampled prediction waits; a prediction is audited when it is a minute old."""
+        self._client.advance_clock(int(self._client.status()["at"]) + MINUTE)
+        return not self._client.skew(SERVICE)["sampling"]["waiting"]
+
     def sum_up(self, show: Show) -> None:
         figures = self.figures
         show.line()
@@ -233,6 +261,7 @@ class Demo:
             story=figures.story,
             lost=figures.lost,
             doubled=figures.doubled,
+            mismatches=figures.mismatches if figures.audited else None,
         ):
             show.line(str(bar))
 
@@ -332,4 +361,6 @@ def _summary(figures: Figures) -> list[tuple[str, str]]:
         ("AUC after the shift", _quality(told.after if told else None)),
         ("AUC after recovery", _quality(told.recovered if told else None)),
         ("lost, doubled", f"{figures.lost}, {figures.doubled}"),
+        ("served values audited, mismatches", f"{figures.audited:,}, {figures.mismatches}"),
+        ("rate of mismatches", figures.skew_told or "nothing was audited"),
     ]

@@ -25,6 +25,7 @@ class Settings:
     workers: int = 1
     replay_from: int | None = None  # domain time of a replay clock at first start; None: the wall clock
     log_level: str = "info"
+    audit_share: float = 0.05  # of the entities, whose predictions the skew audit recomputes
 
     def __post_init__(self) -> None:
         if self.port and not 1 <= self.port <= 65_533:
@@ -33,6 +34,11 @@ class Settings:
             )
         if self.workers < 1:
             raise InvalidError(f"workers must be at least 1, not {self.workers}", code="bad_workers")
+        if not 0 <= self.audit_share <= 1:
+            raise InvalidError(
+                f"the share of entities that are audited is {self.audit_share:g}; use 0 (none) to 1 (all)",
+                code="bad_audit_share",
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,9 +22,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log-level", default="info")
+    parser.add_argument("--audit-share", type=float, default=Settings().audit_share)
     parser.add_argument("--supervised", action="store_true", help="stop when standard input ends")
     given = parser.parse_args(arguments)
-    settings = Settings(state=given.state, host=given.host, port=given.port, log_level=given.log_level)
+    settings = Settings(
+        state=given.state, host=given.host, port=given.port, log_level=given.log_level, audit_share=given.audit_share
+    )
     layout = Layout(settings.state)
     try:
         layout.create()

@@ -319,7 +319,9 @@ def default_commands(supervisor: Supervisor) -> dict[str, list[str]]:
     level = ("--log-level", settings.log_level, "--supervised")
     return {
         "ingest": command(["flyball.platform", "ingest"], ports["ingest"], *level),
-        "control": command(["flyball.platform", "control"], ports["control"], *level),
+        "control": command(
+            ["flyball.platform", "control"], ports["control"], *level, "--audit-share", str(settings.audit_share)
+        ),
         "inference": command(["flyball.worker"], ports["inference"], "--workers", str(settings.workers)),
     }
 

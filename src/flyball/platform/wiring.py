@@ -182,7 +182,7 @@ def open_control(
                 history=LakeHistory(lake, time.now),
                 seal=lambda value: pii_digest(key, value),
                 score=scores(layout.artifacts / "versions"),
-                rule=audit or AuditRule(),
+                rule=audit or AuditRule(share=settings.audit_share),
                 online=OnlineValues(lambda: store or FollowingStore(layout.online)),
                 lake=str(layout.lake.resolve()),
             ),
