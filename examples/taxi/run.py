@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import polars as pl
 from brute_force import Seen, Trip, equal, features  # type: ignore[import-not-found]  # the file beside this one
@@ -92,8 +93,8 @@ def go(file: Path, state: Path, scratch: Path) -> None:
         logged = predictions(state, {one.prediction for one in outcome.asked.values()})
         sources = {one["name"]: one for one in client.sources()}
         skew = audited(client)
-        print(f"\nflyball skew tip\n{skew_told(skew)}")
-        print(f"\n{explained(client, live, outcome)}")
+        click.echo(f"\nflyball skew tip\n{skew_told(skew)}")  # which leaves styles out where there is no terminal
+        click.echo(f"\n{explained(client, live, outcome)}")
     summary(history, live, receipt, sources["Trips"], run, outcome, skew, check(history, live, outcome, logged))
 
 
