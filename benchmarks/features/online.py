@@ -34,7 +34,7 @@ BATCH = 2_000  # events of one transaction
 
 
 def physical(events: pl.DataFrame) -> pl.DataFrame:
-    """Events as ingestion hands them to the writer: live, so known when they come, and with the hashes of their keys."""
+    """Events as ingestion hands them to the writer: live, so known when they come, with hashed keys."""
     return events.select(
         "id",
         "user",
