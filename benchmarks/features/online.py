@@ -26,6 +26,7 @@ from flyball.features.online import OnlineReader
 from flyball.features.states import source_state
 from flyball.features.views import CompiledView
 from flyball.features.writer import OnlineWriter
+from flyball.ingest.keys import event_keys
 from flyball.kernel.clock import ManualClock
 from flyball.storage.online import LmdbStore
 
@@ -33,7 +34,7 @@ BATCH = 2_000  # events of one transaction
 
 
 def physical(events: pl.DataFrame) -> pl.DataFrame:
-    """Events as ingestion hands them to the writer: live, so known when they come."""
+    """Events as ingestion hands them to the writer: live, so known when they come, with hashed keys."""
     return events.select(
         "id",
         "user",
@@ -46,7 +47,7 @@ def physical(events: pl.DataFrame) -> pl.DataFrame:
         pl.col("at").alias("_event_time"),
         pl.col("at").alias("_known_at"),
         (pl.int_range(pl.len(), dtype=pl.Int64) + 1).alias("_lsn"),
-        pl.col("id").str.pad_start(16, "k").cast(pl.Binary).alias("_key"),
+        event_keys(events, SOURCE),
     )
 
 

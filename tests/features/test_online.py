@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flyball.define.spec import LatestSpec, ViewSpec
 from flyball.features.offline import sweep
 from flyball.features.online import OnlineReader
+from flyball.features.states import view_space
 from flyball.features.views import CompiledView, ViewValues
 from flyball.features.writer import OnlineWriter
 from flyball.kernel.clock import ManualClock
@@ -35,7 +36,9 @@ from tests.features.cases import (
 )
 
 START = -100 * DAY
-PATIENT = msgspec.structs.replace(SOURCE, lateness=400 * DAY)  # no key is forgotten
+# Time goes on by up to 25 days between batches here, whatever the source would refuse as too late; a key is forgotten 7
+# days after the lateness, and its copy would count again then.
+PATIENT = msgspec.structs.replace(SOURCE, lateness=400 * DAY)
 
 
 class Past:
@@ -285,3 +288,20 @@ def test_another_skew_of_the_source_builds_its_views_again(skews: tuple[int, int
     assert [v for v, exact in zip(answer.values[:, 0].tolist(), answer.exact, strict=True) if exact] == (
         [61.0, 60.0] if after.skew else [61.0]
     )
+
+
+def test_a_state_of_another_format_is_built_again_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, past, clock = MemoryStore(), Past(), ManualClock(HOUR)
+    with monkeypatch.context() as patch:
+        patch.setattr("flyball.features.writer.FORMAT_VERSION", 1)
+        writer = OnlineWriter(store, clock, past)
+        writer.load_plan([SOURCE], [COUNT])
+        past.frame = frame_of([event(1, 0), event(2, MINUTE)])
+        writer.apply(SOURCE.name, past.frame)
+    compiled = CompiledView(COUNT, SOURCE)
+    space = view_space(compiled.definition)
+    with store.write() as transaction:  # words that the present kernel would take for something else
+        for key, state in list(transaction.items(space)):
+            transaction.put(space, key, b"\x07" * len(state))
+    OnlineWriter(store, clock, past).load_plan([SOURCE], [COUNT])
+    assert read(store, HOUR) == [2.0, 2.0]

@@ -9,7 +9,7 @@ import pytest
 
 from flyball.features.ports import OnlineStore
 from flyball.kernel.errors import ExhaustedError, UnavailableError
-from flyball.storage.online import LmdbStore, MemoryStore, boot_id
+from flyball.storage.online import FORMAT, LmdbStore, MemoryStore, boot_id
 from tests.features.stores import CHECKS, Check
 
 
@@ -41,6 +41,38 @@ def test_state_survives_the_process_and_not_the_boot(tmp_path: Path) -> None:
     with after.read() as txn:
         assert txn.get("a", b"k") is None
     after.close()
+
+
+def test_a_store_of_another_format_is_built_again_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("flyball.storage.online.FORMAT", FORMAT - 1)
+        old = LmdbStore(tmp_path, boot="one")
+        old.reset()
+        with old.write() as txn:
+            txn.put("a", b"k", b"of old")
+        old.close()
+    with pytest.raises(UnavailableError) as error:
+        LmdbStore(tmp_path, boot="one", readonly=True)
+    assert error.value.code == "online_rebuilding"
+    store = LmdbStore(tmp_path, boot="one")
+    assert store.needs_rebuild()
+    with store.read() as txn:
+        assert txn.get("a", b"k") is None
+    store.close()
+
+
+def test_a_compacted_store_is_trusted_after_a_restart(tmp_path: Path) -> None:
+    store = LmdbStore(tmp_path, boot="one")
+    store.reset()
+    with store.write() as txn:
+        txn.put("a", b"k", b"v")
+    store.compact()
+    store.close()
+    again = LmdbStore(tmp_path, boot="one")
+    assert not again.needs_rebuild()
+    with again.read() as txn:
+        assert txn.get("a", b"k") == b"v"
+    again.close()
 
 
 def test_a_reader_waits_for_the_writer_of_this_boot(tmp_path: Path) -> None:

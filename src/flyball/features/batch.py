@@ -20,11 +20,10 @@ from flyball.features.kernel import (
     RAW_N,
     SIZE,
     advance,
-    read,
     reset,
-    scratch_words,
     update,
 )
+from flyball.features.reading import read, scratch_words
 
 _NUMBERS = 13  # of a plan; its tables follow
 

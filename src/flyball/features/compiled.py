@@ -18,6 +18,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MODULES = (
     "accumulator",
     "kernel",
+    "reading",
     "batch",
     "visibility",
     "running",

@@ -42,11 +42,13 @@ class Eviction:
             self._versions(transaction, source, now - source.lateness - reach - GRACE, now)
         return gone
 
-    def _step(self, transaction: WriteTransaction, space: str, now: int) -> list[tuple[bytes, bytes]]:
+    def _step(
+        self, transaction: WriteTransaction, space: str, now: int, *, size: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
         if self._next.get(space, now) > now:
             return []
         step = []
-        for entry in transaction.items(space, after=self._at.get(space, b"")):
+        for entry in transaction.items(space, after=self._at.get(space, b""), size=size):
             step.append(entry)
             if len(step) == LIMIT:
                 break
@@ -59,7 +61,7 @@ class Eviction:
 
     def _states(self, transaction: WriteTransaction, view: CompiledView, cut: int, now: int) -> bool:
         gone, space = False, view_space(view.definition)
-        for key, state in self._step(transaction, space, now):
+        for key, state in self._step(transaction, space, now, size=8 * NEWEST + 8):
             if struct.unpack_from("<q", state, 8 * NEWEST)[0] < cut:
                 transaction.delete(space, key)
                 gone = True

@@ -14,9 +14,9 @@ import numpy as np
 
 from flyball.features.accumulator import Flags, Floats, Words
 from flyball.features.batch import read_one, read_states
-from flyball.features.kernel import scratch_words
 from flyball.features.keys import Keys
 from flyball.features.ports import OnlineStore, ReadTransaction
+from flyball.features.reading import scratch_words
 from flyball.features.states import META, join, source_state, view_key, view_space
 from flyball.features.views import CompiledView, ViewValues
 from flyball.kernel.errors import UnavailableError

@@ -24,8 +24,12 @@ class ReadTransaction(Protocol):
         """Copy a value to the beginning of `buffer`; its length, -1: there is none. A longer value is not copied."""
         ...
 
-    def items(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Ascending by key, those behind `after`, which no key need be.
+    def look(self, space: str, keys: Sequence[bytes]) -> Sequence[memoryview | None]:
+        """`get_many` without copying: to be left before the next write and the transaction's end."""
+        ...
+
+    def items(self, space: str, after: bytes = b"", *, size: int | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Ascending by key, those behind `after`, which no key need be; of each value the first `size` bytes.
 
         What is deleted or put while iterating a write transaction may or may not be seen."""
         ...

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -13,12 +16,16 @@ from flyball.features.frames import vectors, words
 from flyball.features.kernel import MAP_ROW
 from flyball.features.ports import WriteTransaction
 from flyball.features.state_keys import frame_keys
-from flyball.features.states import join, view_space
+from flyball.features.states import view_space
 from flyball.features.views import CompiledView, Events
 
-_CHUNK = 500_000  # events that the kernel takes at once
+_CHUNK = 100_000  # events that the kernel takes at once
+_THREADS = 2  # that compute parts of a long build, while the caller writes what is done
+_KEPT = 1 << 23  # words of memory that a thread keeps from batch to batch
 
-Read = Callable[[Sequence[bytes]], Sequence[bytes | None]]
+Read = Callable[[Sequence[bytes]], Sequence[bytes | memoryview | None]]
+States = list[memoryview]
+_kept = threading.local()
 
 
 def frame_events(view: CompiledView, frame: pl.DataFrame) -> Events:
@@ -27,21 +34,44 @@ def frame_events(view: CompiledView, frame: pl.DataFrame) -> Events:
     return view.events(columns, words(frame, "_event_time"), words(frame, "_lsn"), frame_keys(view, frame))
 
 
-def put_updated(transaction: WriteTransaction, view: CompiledView, events: Events, floor: int) -> None:
-    """Apply events, in their order, to the states of their entities."""
+def put_updated(
+    transaction: WriteTransaction, view: CompiledView, events: Events, floor: int, *, new: bool = False
+) -> None:
+    """Apply events, in their order, to the states of their entities. `new`: there are none yet."""
     space = view_space(view.definition)
-    for keys, states in updated(view, events, lambda keys: transaction.get_many(space, keys), floor):
+
+    def read(keys: Sequence[bytes]) -> Sequence[memoryview | None]:
+        return [None] * len(keys) if new else transaction.look(space, keys)
+
+    for keys, states in updated(view, events, read, floor):
         transaction.put_many(space, list(zip(keys, states, strict=True)))
 
 
-def updated(
-    view: CompiledView, events: Events, read: Read, floor: int
-) -> Iterator[tuple[Sequence[bytes], list[memoryview]]]:
-    """The events' entities, in the order of their codes, and their packed states after the events; in parts.
+def updated(view: CompiledView, events: Events, read: Read, floor: int) -> Iterator[tuple[Sequence[bytes], States]]:
+    """The events' entities, in the order of their codes, and their packed states after the events; in parts, each of
+    which is valid until the next one is asked for.
 
     Args:
         read: the states before; None: a new one, which knows nothing of the time before `floor`.
     """
+    parts = deque(_parts(events))
+    if len(parts) <= 1:
+        for keys, rows, event_at in parts:
+            yield keys, _states(view, rows, event_at, *_join(read(keys), keep=True), floor, keep=True)
+        return
+    with ThreadPoolExecutor(_THREADS) as pool:
+        running = deque[tuple[Sequence[bytes], Future[States]]]()
+        while parts or running:
+            while parts and len(running) <= _THREADS:
+                keys, rows, event_at = parts.popleft()
+                before, at = _join(read(keys), keep=False)
+                running.append((keys, pool.submit(_states, view, rows, event_at, before, at, floor, keep=False)))
+            keys, states = running.popleft()
+            yield keys, states.result()
+
+
+def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Words, Words]]:
+    """Entities of about so many events as are taken at once, their rows, and where those of each begin."""
     codes, unique = events.keys.codes, events.keys.unique
     small = codes.astype(np.uint16) if len(unique) < 1 << 16 else codes  # sorted by radix
     order = np.argsort(small, kind="stable")
@@ -53,19 +83,41 @@ def updated(
         last = max(int(np.searchsorted(ends, starts[first] + _CHUNK, "right")), first + 1)
         begin, end = starts[first], ends[last - 1]
         keys = [unique[code] for code in ordered[starts[first:last]].tolist()]
-        event_at = np.append(starts[first:last], end) - begin
-        yield keys, _states(view, events.rows[order[begin:end]], event_at, read(keys), floor)
+        yield keys, events.rows[order[begin:end]], np.append(starts[first:last], end) - begin
         first = last
 
 
 def _states(
-    view: CompiledView, rows: Words, event_at: Words, blobs: Sequence[bytes | None], floor: int
-) -> list[memoryview]:
-    plan, n = view.plan, len(blobs)
-    words_in, blob_at = join(blobs)
+    view: CompiledView, rows: Words, event_at: Words, before: Words, at: Words, floor: int, *, keep: bool
+) -> States:
+    plan, n = view.plan, len(at)
     growth = plan.levels.shape[0] * (1 + plan.acc_words) + plan.row_words + MAP_ROW * len(plan.maps)  # at most
-    out = np.empty(len(words_in) + n * plan.fixed + len(rows) * growth, np.int64)
+    out = _memory("out", len(before) + n * plan.fixed + len(rows) * growth, keep=keep)
     out_at = np.zeros(n + 1, np.int64)
-    kernel_apply(plan, words_in, blob_at, rows.reshape(-1), event_at, out, out_at, floor)
+    kernel_apply(plan, before, at, rows.reshape(-1), event_at, out, out_at, floor)
     data, ends = out.data.cast("B"), (8 * out_at).tolist()
     return [data[ends[k] : ends[k + 1]] for k in range(n)]
+
+
+def _join(blobs: Sequence[bytes | memoryview | None], *, keep: bool) -> tuple[Words, Words]:
+    """Packed states one after another, and where each begins (-1: there is none)."""
+    sizes = np.fromiter((-1 if blob is None else len(blob) // 8 for blob in blobs), np.int64, len(blobs))
+    ends = np.cumsum(np.maximum(sizes, 0))
+    at = np.where(sizes < 0, -1, ends - sizes)
+    joined = _memory("before", int(ends[-1]), keep=keep)
+    data = joined.data.cast("B")
+    for blob, begin, end in zip(blobs, (8 * at).tolist(), (8 * ends).tolist(), strict=True):
+        if blob is not None:
+            data[begin:end] = blob
+    return joined, at
+
+
+def _memory(name: str, words: int, *, keep: bool) -> Words:
+    """Memory of a thread: fresh pages for each batch would cost more than what is written to them."""
+    if not keep or words > _KEPT:
+        return np.empty(words, np.int64)
+    there: Words | None = getattr(_kept, name, None)
+    if there is None or len(there) < words:
+        there = np.empty(min(2 * words, _KEPT), np.int64)
+        setattr(_kept, name, there)
+    return there[:words]

@@ -10,7 +10,7 @@ import numpy as np
 
 from flyball.define.spec import AggregateSpec, ColumnSpec, LatestSpec, ProjectSpec, SourceSpec, ViewSpec
 from flyball.features import batch
-from flyball.features.kernel import scratch_words
+from flyball.features.reading import scratch_words
 from flyball.features.views import CompiledView
 from flyball.kernel.times import HOUR, hop
 

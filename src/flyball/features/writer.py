@@ -297,7 +297,7 @@ class OnlineWriter:
             if source.corrections:
                 replace_versions(transaction, view, [], frame, floor)
             else:
-                put_updated(transaction, view, frame_events(view, frame), floor)
+                put_updated(transaction, view, frame_events(view, frame), floor, new=True)
         transaction.put(META, key(view.definition), encode(_built(view)))
 
     def _past(self, view: CompiledView, state: SourceState) -> pl.DataFrame:

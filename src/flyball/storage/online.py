@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ from flyball.kernel.files import read_document, write_document
 MAP_SIZE = 64 << 30  # address space, not disk: the file grows as it is filled
 MAX_READERS = 512
 KIND = "flyball.online"
+_PIECE = 256  # entries that a walk reads at once
 FORMAT = 2  # of addresses and of what lies there: a store of another one is built again
 
 
@@ -73,21 +75,33 @@ class _LmdbTransaction:
             buffer[:size] = value
         return size
 
-    def items(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def look(self, space: str, keys: Sequence[bytes]) -> Sequence[memoryview | None]:
+        prefix, get = _prefix(space), self._txn.get
+        return [get(prefix + key) for key in keys]
+
+    def items(self, space: str, after: bytes = b"", *, size: int | None = None) -> Iterator[tuple[bytes, bytes]]:
         prefix = _prefix(space)
-        with self._txn.cursor() as cursor:
-            found = cursor.set_range(prefix + after + b"\0" if after else prefix)
-            while found and (address := bytes(cursor.key())).startswith(prefix):
-                yield address[len(prefix) :], bytes(cursor.value())
-                found = cursor.set_range(address + b"\0")  # the next one, even where this one was deleted meanwhile
+        start, count = prefix + after + b"\0" if after else prefix, 1
+        while True:  # in pieces, each copied before the caller may write; a first one that is looked at alone is cheap
+            piece, going = [], False
+            with self._txn.cursor() as cursor:
+                if cursor.set_range(start):
+                    for address, value in islice(cursor.iternext(), count):
+                        if not (going := bytes(address[: len(prefix)]) == prefix):
+                            break
+                        piece.append((bytes(address[len(prefix) :]), bytes(value[:size])))
+            yield from piece
+            if not going or len(piece) < count:
+                return
+            start, count = prefix + piece[-1][0] + b"\0", min(8 * count, _PIECE)
 
     def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         self._txn.put(_address(space, key), value)
 
     def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
-        prefix, put = _prefix(space), self._txn.put
-        for key, value in items:
-            put(prefix + key, value)
+        prefix = _prefix(space)
+        with self._txn.cursor() as cursor:
+            cursor.putmulti([(prefix + key, value) for key, value in items])
 
     def delete(self, space: str, key: bytes) -> None:
         self._txn.delete(_address(space, key))
@@ -165,7 +179,7 @@ class LmdbStore:
             self._env.reader_check()  # a killed worker's slot would keep old pages from being used again
         self._writes += 1
         try:
-            with self._env.begin(write=True) as transaction:
+            with self._env.begin(write=True, buffers=True) as transaction:
                 yield _LmdbTransaction(transaction)
         except (lmdb.MapFullError, lmdb.DiskError) as error:
             raise ExhaustedError(
@@ -238,13 +252,16 @@ class _MemoryTransaction:
             buffer[: len(value)] = value
         return len(value)
 
-    def items(self, space: str, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def look(self, space: str, keys: Sequence[bytes]) -> Sequence[memoryview | None]:
+        return [None if value is None else memoryview(value) for value in self.get_many(space, keys)]
+
+    def items(self, space: str, after: bytes = b"", *, size: int | None = None) -> Iterator[tuple[bytes, bytes]]:
         prefix = _prefix(space)
         merged = self._data | self.overlay if self.overlay else self._data
         for address in sorted(a for a in merged if a.startswith(prefix) and (not after or a > prefix + after)):
             value = merged[address]
             if value is not None:
-                yield address[len(prefix) :], value
+                yield address[len(prefix) :], value[:size]
 
     def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
         for key, value in items:
