@@ -1,8 +1,8 @@
 """Which small files of a table are merged, and when: by tiers of size, as log-structured merge trees do it.
 
-Files of one tier are merged once they fill one file of the tier, 8 or 16 times as large as those of the tier before; what
-comes out has left the tier. So a row is written again at most about twice per tier, however slowly its table grows, and
-a file that is large is never touched again.
+Files of one tier are merged once they fill one file of the tier, 8 or 16 times as large as those of the tier before;
+what comes out has left the tier. So a row is written again at most about twice per tier, however slowly its table
+grows, and a file that is large is never touched again.
 """
 
 from __future__ import annotations
