@@ -21,7 +21,18 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from flyball.features.bloom import Keys, Mask, ascending_order, empty_filter, fill, may_hold, members, repeated, taken, warm
+from flyball.features.bloom import (
+    Keys,
+    Mask,
+    ascending_order,
+    empty_filter,
+    fill,
+    may_hold,
+    members,
+    repeated,
+    taken,
+    warm,
+)
 from flyball.features.frames import words
 from flyball.features.ports import ReadTransaction, WriteTransaction
 from flyball.features.states import dropped_space, encode, key_space, ordered

@@ -290,7 +290,7 @@ def _iso_or_microseconds(series: pl.Series) -> Parsed:
 
 
 def _microseconds(series: pl.Series) -> pl.Series | None:
-    """The numbers of a column where each text is plainly one of 12 digits or more; None: only a closer look can tell."""
+    """The numbers of a column of which each text plainly has 12 digits or more; None: only a closer look can tell."""
     start = series.head(16).drop_nulls()
     if start.is_empty() or not start[0].isdigit():
         return None
