@@ -244,6 +244,10 @@ def scan_records(
         quoted, fresh, closed, broken, done = False, True, False, False, False
         while at < n:
             c = data[at]
+            if c > 44 and not closed:  # nearly every byte: none of the signs below, inside quotes or not
+                fresh = False
+                at += 1
+                continue
             if quoted:
                 if c == 34:
                     if at + 1 < n and data[at + 1] == 34:
