@@ -1,4 +1,7 @@
-"""Ours: a file validated, quarantined, logged (fsynced), applied and committed to Delta. Argument: the file."""
+"""Ours: a file validated, quarantined, logged (fsynced), applied and committed to Delta. Argument: the file.
+
+As the ingest process does it: a pump applies and flushes what is in the log while the file is still being read.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.features.view import SOURCE
 from benchmarks.report import Measured
+from flyball.ingest.pump import Pump
 from flyball.kernel.settings import Settings
 from flyball.platform.wiring import open_ingest
 
@@ -17,8 +21,10 @@ def main(path: Path) -> None:
         ingest = open_ingest(Settings(state=Path(folder)))
         ingest.load_plan({"epoch": 1, "digest": "bench", "sources": [SOURCE.to_data()], "views": []})
         with Measured() as measured:
+            pump = Pump(ingest)
+            pump.start()
             receipt = ingest.append_file("Payments", path)
-            ingest.apply()
+            pump.stop()
             horizon = ingest.flush(["Payments"])["Payments"]
         measured.done(good=horizon.rows, bad=receipt.received - horizon.rows)
 

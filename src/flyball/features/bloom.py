@@ -20,6 +20,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 BITS_PER_KEY = 16
 PROBES = 7
 _BLOCK = 8  # words
+_FEW = 4_096  # keys that NumPy sorts as soon
 
 
 def empty_filter(keys: int) -> Keys:
@@ -95,6 +96,64 @@ def repeated(keys: Keys, order: np.ndarray[Any, Any], out: Mask) -> None:
         start = end
 
 
+def ascending_order(keys: Keys) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """The places of keys (n × 2) in the order of their first words."""
+    order: np.ndarray[Any, np.dtype[np.intp]] = np.empty(len(keys), np.intp)
+    if len(keys) < _FEW or not radix_order(keys, order):
+        order = np.argsort(np.ascontiguousarray(keys[:, 0]))
+    return order
+
+
+@compiled
+def radix_order(keys: Keys, order: np.ndarray[Any, Any]) -> bool:
+    """`order` sorts keys by their first words: by the upper 33 bits, 11 at a time, then what is left by insertion.
+
+    False, and nothing of use in `order`, where so much is left that the words are not as random as hashes are.
+    """
+    n, digit = len(keys), np.uint64(2047)
+    a, b = np.empty(n, np.uint64), np.empty(n, np.uint64)
+    there = np.empty(n, np.intp)
+    counts = np.zeros((3, 2048), np.int64)
+    for i in range(n):
+        word = keys[i, 0]
+        a[i], there[i] = word, i
+        counts[0, (word >> np.uint64(31)) & digit] += 1
+        counts[1, (word >> np.uint64(42)) & digit] += 1
+        counts[2, word >> np.uint64(53)] += 1
+    for step in range(3):
+        start = 0
+        for d in range(2048):
+            start, counts[step, d] = start + counts[step, d], start
+        shift = np.uint64(31 + 11 * step)
+        for i in range(n):
+            word = a[i]
+            d = (word >> shift) & digit
+            to = counts[step, d]
+            counts[step, d] = to + 1
+            b[to], order[to] = word, there[i]
+        a, b = b, a
+        if step < 2:
+            there[:] = order
+    moves = 0
+    for i in range(1, n):
+        word, place, j = a[i], order[i], i
+        while j > 0 and a[j - 1] > word:
+            a[j], order[j] = a[j - 1], order[j - 1]
+            j -= 1
+            moves += 1
+        a[j], order[j] = word, place
+        if moves > 4 * n:
+            return False
+    return True
+
+
+@compiled
+def taken(keys: Keys, order: np.ndarray[Any, Any], out: Keys) -> None:
+    """The keys in an order."""
+    for i in range(len(order)):
+        out[i, 0], out[i, 1] = keys[order[i], 0], keys[order[i], 1]
+
+
 @cache
 def warm() -> None:
     """Compile, or load what was compiled: once in a process, before anyone waits."""
@@ -104,6 +163,9 @@ def warm() -> None:
     may_hold(np.frombuffer(words.tobytes(), np.uint64), keys, flags)
     may_hold(words, keys, flags)
     repeated(keys, np.argsort(keys[:, 0]), flags)
+    for given in (keys, np.frombuffer(keys.tobytes(), np.uint64).reshape(-1, 2)):
+        radix_order(given, np.zeros(1, np.intp))
+        taken(given, np.zeros(1, np.intp), np.empty((1, 2), np.uint64))
     for ascending in (keys, np.frombuffer(keys.tobytes(), np.uint64).reshape(-1, 2)):
         members(ascending, keys, flags)
         members(ascending, np.frombuffer(keys.tobytes(), np.uint64).reshape(-1, 2), flags)

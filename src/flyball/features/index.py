@@ -21,7 +21,18 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from flyball.features.bloom import Keys, Mask, empty_filter, fill, may_hold, members, repeated, warm
+from flyball.features.bloom import (
+    Keys,
+    Mask,
+    ascending_order,
+    empty_filter,
+    fill,
+    may_hold,
+    members,
+    repeated,
+    taken,
+    warm,
+)
 from flyball.features.frames import words
 from flyball.features.ports import ReadTransaction, WriteTransaction
 from flyball.features.states import dropped_space, encode, key_space, ordered
@@ -98,13 +109,13 @@ class KeyIndex:
         known = self._in_runs(transaction, runs, keys)
         large = 4 * len(keys) >= YOUNG
         if large:
-            order = _order(keys)
+            order = ascending_order(keys)
             known |= self._repeated_or_young(transaction, young, keys, order)
         else:
             self._known_small(transaction, young, keys, known)
         fresh = keys[~known]
         if large and len(fresh):
-            ascending = keys[order][~known[order]]
+            ascending = _taken(keys, order[~known[order]] if known.any() else order)
             runs.append(self._write_run(transaction, ascending, until, bucket))
         elif len(fresh):
             self._grow(transaction, young, fresh, until, bucket, runs)
@@ -330,12 +341,13 @@ def _joined(parts: Sequence[bytes]) -> Keys:
 
 
 def _sorted(keys: Keys) -> Keys:
-    ascending: Keys = keys[_order(keys)]
+    return _taken(keys, ascending_order(keys))
+
+
+def _taken(keys: Keys, order: npt.NDArray[np.intp]) -> Keys:
+    ascending: Keys = np.empty((len(order), 2), np.uint64)
+    taken(keys, order, ascending)
     return ascending
-
-
-def _order(keys: Keys) -> npt.NDArray[np.intp]:
-    return np.argsort(np.ascontiguousarray(keys[:, 0]))
 
 
 def _pages(run: _Run) -> int:

@@ -195,6 +195,37 @@ def contained(table: Words, keys: Words, found: Flags) -> None:
 
 
 @_compiled
+def note_all(filter: Words, keys: Words) -> None:
+    """Put keys into a Bloom filter of 2^k words: of each key, four bits of one word."""
+    last = np.uint64(len(filter) - 1)
+    six, bit = np.uint64(63), np.uint64(1)
+    for i in range(len(keys)):
+        high = keys[i, 0]
+        filter[keys[i, 1] & last] |= (
+            (bit << (high & six))
+            | (bit << ((high >> np.uint64(6)) & six))
+            | (bit << ((high >> np.uint64(12)) & six))
+            | (bit << ((high >> np.uint64(18)) & six))
+        )
+
+
+@_compiled
+def noted(filter: Words, keys: Words, found: Flags) -> None:
+    """Set `found` where a key is perhaps in a filter of `note_all`; where it is not set, the key is not there."""
+    last = np.uint64(len(filter) - 1)
+    six, bit = np.uint64(63), np.uint64(1)
+    for i in range(len(keys)):
+        high = keys[i, 0]
+        bits = (
+            (bit << (high & six))
+            | (bit << ((high >> np.uint64(6)) & six))
+            | (bit << ((high >> np.uint64(12)) & six))
+            | (bit << ((high >> np.uint64(18)) & six))
+        )
+        found[i] = filter[keys[i, 1] & last] & bits == bits
+
+
+@_compiled
 def scan_records(
     data: Octets, start: int, last: bool, starts: Places, ends: Places, fields: Places, lines: Places, kinds: Places
 ) -> tuple[int, int, int]:
@@ -213,6 +244,10 @@ def scan_records(
         quoted, fresh, closed, broken, done = False, True, False, False, False
         while at < n:
             c = data[at]
+            if c > 44 and not closed:  # nearly every byte: none of the signs below, inside quotes or not
+                fresh = False
+                at += 1
+                continue
             if quoted:
                 if c == 34:
                     if at + 1 < n and data[at + 1] == 34:
@@ -414,6 +449,8 @@ def warm() -> None:
     table = np.zeros((4, 2), np.uint64)
     insert_all(table, keys, flags)
     contained(table, keys, flags)
+    note_all(table[:, 0].copy(), keys)
+    noted(table[:, 0].copy(), keys, flags)
     scan_records(np.frombuffer(b"a", np.uint8), 0, True, places, places, places, places, places)
     read_units(0, 1, address, one, 0, 9, places, flags)
     read_times(0, 1, address, one, places, flags)

@@ -96,18 +96,21 @@ def check(
     whole = pl.DataFrame(columns)
     if spec.rules:
         judge_rules(whole, spec, verdict, came, conditions)
-    good = np.flatnonzero(verdict.good)
-    frame = whole[good] if len(good) < rows.height else whole
-    words = event_words(frame, spec)
-    frame = frame.hstack([as_series(words)])
+    kept = verdict.good
+    good = np.flatnonzero(kept)
+    words = event_words(whole, spec)  # of all rows: one pass less over the good ones
     # With corrections, each row of a key is a version of it, and they keep their order.
-    first = np.ones(frame.height, np.bool_) if spec.corrections else first_of(words)
+    first = np.ones(len(good), np.bool_) if spec.corrections else first_of(words if kept.all() else words[good])
+    kept[good] = first
+    if not kept.all():
+        whole, words = whole.filter(pl.Series(kept)), words[kept]
+    frame = whole.hstack([as_series(words)])
     bad = np.flatnonzero(~verdict.good)
     rejected = _rejections(rows, spec, verdict, bad, now)
     said = judge_pushes(event_time, spec, verdict, rejected, bad.tolist(), came, now=now)
     return Checked(
         received=rows.height,
-        frame=frame if first.all() else frame.filter(pl.Series(first)),
+        frame=frame,
         places=good[first],
         rejected=rejected,
         rejected_places=tuple(bad.tolist()),

@@ -82,27 +82,33 @@ def _records(path: Path, size: int) -> Iterator[tuple[_Found, int]]:
         data = b"" if data == _BOM else data
         lines, last = 1, False
         wanted, expected = size + 1, 0
+        parts = [np.empty(wanted, np.int64) for _ in range(5)]
+        total = end = passed = 0  # records found so far, where the next one begins, and the line ends before it
         while True:
-            parts = [np.empty(wanted, np.int64) for _ in range(5)]
             octets: Octets = np.frombuffer(data, np.uint8)
-            count, end, passed = scan_records(octets, 0, last, *parts)
-            if count == -1:
+            count, end, more_lines = scan_records(octets, end, last, *(part[total:] for part in parts))
+            unclosed = count < 0
+            count = -count - 1 if unclosed else count
+            parts[3][total : total + count] += passed
+            total, passed = total + count, passed + more_lines
+            if unclosed and not total:
                 raise ValueError(f"line {lines + passed}: a quote is open to the end of the file")
-            if 0 <= count < wanted and not last:
-                if len(data) > _LONGEST and count == 0:
+            if total < wanted and not last:
+                if len(data) > _LONGEST and total == 0:
                     raise ValueError(f"line {lines + passed}: a record is longer than {_LONGEST >> 20} MB")
                 more = file.read(max(_READ, expected - len(data)))
                 position += len(more)
                 last = not more
                 data += more
                 continue
-            count = -count - 1 if count < 0 else count
-            if count:
+            if total:
                 parts[3] += lines
-                yield _Found(data, *(part[:count] for part in parts)), position - (len(data) - end)
+                yield _Found(data, *(part[:total] for part in parts)), position - (len(data) - end)
             if last and end >= len(data):
                 return
             data, lines, wanted, expected = data[end:], lines + passed, size, end + (1 << 16)
+            parts = [np.empty(wanted, np.int64) for _ in range(5)]
+            total = end = passed = 0
 
 
 def _rows(found: _Found, names: list[str], spec: SourceSpec) -> Rows:

@@ -23,7 +23,7 @@ from flyball.ingest.rows import BadLine, Rows, from_dicts, from_frame, require_c
 from flyball.kernel.errors import InvalidError, NotFoundError
 
 FileFormat = Literal["csv", "parquet", "jsonl"]
-_WINDOW = 4  # chunks of a Parquet file that are read together
+_WINDOW = 2  # chunks of a Parquet file that are read together
 _SUFFIXES: dict[str, FileFormat] = {
     ".csv": "csv",
     ".parquet": "parquet",

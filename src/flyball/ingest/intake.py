@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar, cast
 
 import numpy as np
 
@@ -38,6 +38,8 @@ from flyball.ingest.rows import Rows, from_dicts
 from flyball.ingest.rules import Came, no_conditions, refusal_error
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
+
+_Item = TypeVar("_Item")
 
 
 class Intake:
@@ -265,8 +267,10 @@ class Intake:
         file = open_file(path, spec, format=format)
         key = idempotency_key or f"file:{file.digest[:32]}:{spec.hash[:16]}"
         load = Load(spec, progress)
-        with ThreadPoolExecutor(1, "bulk-commit") as committing:  # a chunk is written while the next one is read
-            for number, (chunk, more) in enumerate(_with_more(file.chunks(spec, size=self._chunk_rows), spec)):
+        chunks = _with_more(file.chunks(spec, size=self._chunk_rows), spec)
+        # A chunk is written while the next one is judged and the one after it is read.
+        with ThreadPoolExecutor(1, "bulk-commit") as committing, ThreadPoolExecutor(1, "bulk-read") as reading:
+            for number, (chunk, more) in enumerate(_ahead(chunks, reading)):
                 push = Push(
                     source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
                     fingerprint=file.digest[:32],
@@ -384,6 +388,15 @@ def _with_more(chunks: Iterator[Chunk], spec: SourceSpec) -> Iterator[tuple[Chun
         following = next(chunks, None)
         yield waiting, following is not None
         waiting = following
+
+
+def _ahead(items: Iterator[_Item], reading: Executor) -> Iterator[_Item]:
+    """The same, each next one made while the one before is in use."""
+    end = object()
+    waiting = reading.submit(next, items, end)
+    while (item := waiting.result()) is not end:
+        waiting = reading.submit(next, items, end)
+        yield cast(_Item, item)
 
 
 def _outcomes(checked: Checked, rows: Sequence[QuarantineChange]) -> tuple[QuarantineChange, ...]:

@@ -34,7 +34,7 @@ PHYSICAL: dict[str, pl.DataType] = {
 DECIMAL_LIMIT = 10**18 - 1  # what a lake column of Decimal(18, scale) holds
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _MICROSECONDS = r"^\s*[+-]?[0-9]{12,}\s*$"
-_ISO = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9](\.[0-9]+)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_TWELVE_DIGITS = 10**11  # the least number of so many
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
 _UNIT_SCALE = {"s": 6, "ms": 3, "us": 0}
 _TRUE, _FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
@@ -275,18 +275,34 @@ def _iso(series: pl.Series) -> Parsed:
 
 def _iso_or_microseconds(series: pl.Series) -> Parsed:
     """Text as CSV has it: whole numbers of 12 digits and more are microseconds, since no ISO date looks like that."""
-    dates = _iso(series)
-    if not dates.faults:
-        return dates
+    plain = _microseconds(series)
+    if plain is not None:
+        return _bounded_times(series, plain)
     whole = series.str.contains(_MICROSECONDS).fill_null(False)
     if not whole.any():
-        return dates
+        return _iso(series)
     numbers = times(series.set(~whole, None), "us")
     dates = _iso(series.set(whole, None))
     values = numbers.values.zip_with(whole, dates.values)
     none = np.zeros(len(series), dtype=np.bool_)
     rules = {*numbers.faults, *dates.faults}
     return Parsed(values, {r: numbers.faults.get(r, none) | dates.faults.get(r, none) for r in rules})
+
+
+def _microseconds(series: pl.Series) -> pl.Series | None:
+    """The numbers of a column of which each text plainly has 12 digits or more; None: only a closer look can tell."""
+    start = series.head(16).drop_nulls()
+    if start.is_empty() or not start[0].isdigit():
+        return None
+    values, done = np.zeros(len(series), np.int64), _nulls(series)
+    first = 0
+    with text_chunks(series) as chunks:
+        for chunk in chunks:
+            read_units(first, chunk.count, np.uint64(chunk.views), chunk.buffers, 0, 2**63 - 1, values, done)
+            first += chunk.count
+    found = _with_nulls(series, values, done)
+    small = ((found < _TWELVE_DIGITS) & (found > -_TWELVE_DIGITS)).any()
+    return None if small or not done.all() or series.str.contains(".", literal=True).any() else found
 
 
 def _iso_time(text: str) -> int | None:

@@ -53,7 +53,7 @@ class IngestConfig:
     """Rows of a file's chunk, of one commit to the lake, of one transaction of the online state, of one page of a pull,
     and of one step of a derivation; and how far the lake and the online state may be behind."""
 
-    chunk_rows: int = 250_000
+    chunk_rows: int = 500_000
     commit_rows: int = 250_000
     apply_rows: int = 50_000
     page_rows: int = 10_000

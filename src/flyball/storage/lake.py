@@ -104,8 +104,8 @@ class DeltaLake:
 
     def append_file(self, table: str, file: LakeFile, *, app_id: str, version: int) -> bool:
         with self._lock, _translated(table):
-            current = self._open(table)
-            if current is None or not self._takes(table, file):
+            current = self._open(table) or self._create(table, file)
+            if not self._takes(table, file):
                 return self.append(table, pl.read_parquet(file.path), app_id=app_id, version=version)
             if self.version(table, app_id) >= version:
                 self._sync(table)
@@ -130,6 +130,17 @@ class DeltaLake:
             self._sync(table)
             self._keep(table)
             return True
+
+    def _create(self, table: str, file: LakeFile) -> DeltaTable:
+        """A table without rows for files such as this."""
+        write_deltalake(
+            str(self.table_path(table)),
+            pl.DataFrame(schema=pl.read_parquet_schema(file.path)),
+            configuration=_CONFIGURATION,
+            post_commithook_properties=_OURS,
+        )
+        self._sync(table)
+        return self._require(table)
 
     def _takes(self, table: str, file: LakeFile) -> bool:
         """Whether the table has all of the file's columns, with their types."""

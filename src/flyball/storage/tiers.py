@@ -1,16 +1,16 @@
 """Which small files of a table are merged, and when: by tiers of size, as log-structured merge trees do it.
 
-Files of one tier are merged once they fill one file of the tier, 8 times as large as those of the tier before; what
-comes out has left the tier. So a row is written again at most about twice per tier, however slowly its table grows, and
-a file that is large is never touched again.
+Files of one tier are merged once they fill one file of the tier, 8 or 16 times as large as those of the tier before;
+what comes out has left the tier. So a row is written again at most about twice per tier, however slowly its table
+grows, and a file that is large is never touched again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-LARGEST = 128 * 2**20  # bytes of a file that is done
-TIERS = (LARGEST // 512, LARGEST // 64, LARGEST // 8, LARGEST)
+LARGEST = 32 * 2**20  # bytes of a file that is done: about as many as a chunk of a bulk load, which is left as it is
+TIERS = (LARGEST // 128, LARGEST // 16, LARGEST)
 
 
 def merge_below(sizes: Sequence[int], *, small: int) -> int | None:
