@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flyball.features import bloom
 from flyball.features import index as module
 from flyball.features.index import GRACE, KeyIndex, as_words
 from flyball.kernel.times import DAY, HOUR
@@ -102,3 +103,35 @@ def test_a_key_is_kept_for_lateness_and_a_week_and_then_forgotten() -> None:
 
 def test_words_are_read_as_they_lie() -> None:
     assert as_words(pl.Series([bytes(range(16))])).tolist() == [[0x0706050403020100, 0x0F0E0D0C0B0A0908]]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.lists(st.integers(0, 299), max_size=40), st.booleans())
+def test_keys_that_are_erased_are_as_if_they_had_never_come(seed: int, gone: list[int], restart: bool) -> None:
+    chance, store, index = random.Random(seed), MemoryStore(), KeyIndex("S")
+    came: list[int] = []
+    for _ in range(12):
+        numbers = [chance.randrange(300) for _ in range(chance.choice([1, 10, 60]))]
+        with store.write() as transaction:
+            index.add(transaction, frame(numbers, len(came) + 1, 0), now=0, horizon=HORIZON)
+        came += numbers
+    with store.write() as transaction:
+        index.erase(transaction, sorted(key(number) for number in set(gone)))
+    index = KeyIndex("S") if restart else index
+    with store.write() as transaction:
+        flags = index.add(transaction, frame(list(range(300)), len(came) + 1, 0), now=0, horizon=HORIZON)
+    left = set(came) - set(gone)
+    assert flags.tolist() == [number not in left for number in range(300)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0, 1, 2, 100, 5_000]), st.sampled_from([1, 2**20, 2**33, 2**64 - 1]))
+def test_keys_are_put_in_the_order_of_their_first_words(seed: int, count: int, largest: int) -> None:
+    chance = np.random.default_rng(seed)
+    keys = chance.integers(0, largest, (count, 2), dtype=np.uint64, endpoint=True)
+    order = bloom.ascending_order(keys)
+    assert sorted(order.tolist()) == list(range(count))
+    assert (np.diff(keys[order, 0].astype(object)) >= 0).all()
+    by_radix = np.empty(count, np.intp)
+    if bloom.radix_order(keys, by_radix):  # also where there are too few for it to be asked
+        assert keys[by_radix, 0].tolist() == sorted(keys[:, 0].tolist())
