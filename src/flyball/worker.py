@@ -50,6 +50,7 @@ from flyball.kernel.errors import (
 )
 from flyball.kernel.files import FileLock
 from flyball.kernel.layout import Layout
+from flyball.kernel.times import SECOND
 from flyball.serving import standalone, trees
 from flyball.serving.follower import PlanFollower
 from flyball.serving.log import PredictionWriter
@@ -114,7 +115,7 @@ class OnlineFeatures:
             return self._batch(self._server(manifest, None).compute(rows, at), at, default=False)
         try:
             computed = self._server(manifest, self._reader()).compute(rows, at)
-            complete = self._complete_through()
+            complete = self._complete_through(max(at, default=0))
         except UnavailableError as error:
             self._tell(manifest, error)
             return self.defaults(manifest, rows, at)
@@ -145,10 +146,11 @@ class OnlineFeatures:
     def _reader(self) -> OnlineReader:
         return OnlineReader(self._opened())
 
-    def _complete_through(self) -> int | None:
-        """The state's pulse, looked at a few times a second: it does not move more often."""
+    def _complete_through(self, newest: int) -> int | None:
+        """The state's pulse, looked at a few times a second, and where the last look would make a row at `newest` look
+        late: a replay's time may have moved by hours since."""
         now = self._monotonic()
-        if now >= self._look_at or self._complete is None:
+        if now >= self._look_at or self._complete is None or newest - self._complete >= SECOND:
             self._look_at = now + PULSE_SECONDS
             with self._opened().read() as transaction:
                 self._complete = pulse(transaction)

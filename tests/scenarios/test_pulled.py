@@ -65,8 +65,7 @@ def test_every_order_is_pulled_and_derived_from_once_across_sigkill_and_the_secr
             taken = {s["name"]: s["rows"] for s in client.sources()}
             assert taken["Orders"] == len(wanted), "each has one log sequence number"
             horizons = eventually(lambda: client.flush(), "a flush")
-            told = flyball("status").out
-            assert "ORDERS_DSN" in told
+            told = eventually(lambda: (out := flyball("status").out) and "ORDERS_DSN" in out and out, "the status")
             plan = flyball("plan", str(PROJECT)).out
             metrics = flyball("status", "--json").out
         assert live.stop() == 0
