@@ -65,7 +65,7 @@ def test_every_order_is_pulled_and_derived_from_once_across_sigkill_and_the_secr
             taken = {s["name"]: s["rows"] for s in client.sources()}
             assert taken["Orders"] == len(wanted), "each has one log sequence number"
             horizons = eventually(lambda: client.flush(), "a flush")
-            told = eventually(lambda: (out := flyball("status").out) and "ORDERS_DSN" in out and out, "the status")
+            told = eventually(lambda: out if "ORDERS_DSN" in (out := flyball("status").out) else "", "the status")
             plan = flyball("plan", str(PROJECT)).out
             metrics = flyball("status", "--json").out
         assert live.stop() == 0
