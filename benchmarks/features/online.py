@@ -30,7 +30,7 @@ from flyball.ingest.keys import event_keys
 from flyball.kernel.clock import ManualClock
 from flyball.storage.online import LmdbStore
 
-BATCH = 2_000  # events of one transaction
+BATCH = 1_250  # events of one transaction: what comes in 20 ms
 
 
 def physical(events: pl.DataFrame) -> pl.DataFrame:

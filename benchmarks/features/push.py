@@ -38,7 +38,7 @@ from flyball.storage.lake import DeltaLake
 
 BATCH, CONNECTIONS = 100, 32
 WARM_UP, SECONDS = 3.0, 15.0
-MOST = 200_000  # events a second that there are bodies for
+MOST = 400_000  # events a second that there are bodies for
 PAUSE = 0.02  # seconds until what was refused is sent again
 USERS = 50_000
 

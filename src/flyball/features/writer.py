@@ -144,7 +144,7 @@ class OnlineWriter:
         spec, now = self._source(source), self._clock.now()
         with self._store.write() as transaction:
             state = source_state(transaction, source)
-            fresh = frame.filter(pl.col("_lsn") > state.lsn).sort("_lsn")
+            fresh = _after(frame, state.lsn)
             if fresh.is_empty():
                 return 0
             held = self._release(transaction, spec, now)[1]
@@ -367,6 +367,14 @@ class OnlineWriter:
         frame = pl.DataFrame([[row.get(name) for name in names] for row in rows], schema=schema, orient="row")
         following = min(following, self._update(transaction, spec, frame, now))
         return len(rows), following
+
+
+def _after(frame: pl.DataFrame, lsn: int) -> pl.DataFrame:
+    """The events beyond an LSN, in order: as a rule all of them, as they stand."""
+    lsns = frame["_lsn"]
+    if frame.height and lsns.is_sorted() and lsns[0] > lsn:
+        return frame
+    return frame.filter(pl.col("_lsn") > lsn).sort("_lsn")
 
 
 def _there(view: ViewSpec, source: SourceSpec, declared: Mapping[str, SourceSpec]) -> bool:
