@@ -58,9 +58,11 @@ class History:
         self._frame = frame
 
     def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
-        frame = self._frame if through_lsn is None else self._frame.filter(pl.col("_lsn") <= through_lsn)
         system = ["_event_time", "_known_at", "_lsn", "_key"]
-        return frame if columns is None else frame.select([*columns, *(c for c in system if c not in columns)])
+        names = self._frame.columns if columns is None else [*columns, *(c for c in system if c not in columns)]
+        frame = self._frame.select(names)
+        whole = through_lsn is None or through_lsn >= int(frame["_lsn"][-1])
+        return frame if whole else frame.filter(pl.col("_lsn") <= through_lsn)
 
     def batches(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> Iterator[pl.DataFrame]:
         yield self.events(source, columns, through_lsn=through_lsn)

@@ -328,6 +328,14 @@ class KeyIndex:
         return [run for run in runs if run.until >= oldest]
 
 
+def first_of_keys(keys: pl.Series) -> Mask:
+    """Which of these keys were not there before among the same."""
+    words = as_words(keys)
+    again: Mask = np.zeros(len(words), np.bool_)
+    repeated(words, ascending_order(words), again)
+    return ~again
+
+
 def as_words(keys: pl.Series) -> Keys:
     """Keys of 16 bytes as two words each."""
     if len(keys) < _FEW:

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,7 @@ from flyball.features.state_keys import frame_keys
 from flyball.features.states import view_space
 from flyball.features.views import CompiledView, Events
 
-_CHUNK = 100_000  # events that the kernel takes at once
+_CHUNK = 50_000  # events that the kernel takes at once
 _THREADS = 2  # that compute parts of a long build, while the caller writes what is done
 _KEPT = 1 << 23  # words of memory that a thread keeps from batch to batch
 
@@ -57,21 +58,26 @@ def updated(view: CompiledView, events: Events, read: Read, floor: int) -> Itera
     parts = deque(_parts(events))
     if len(parts) <= 1:
         for keys, rows, event_at in parts:
-            yield keys, _states(view, rows, event_at, *_join(read(keys), keep=True), floor, keep=True)
+            before, at = _join(read(keys), keep=True)
+            out = _memory("out", _most(view, len(before), len(at), event_at), keep=True)
+            yield keys, _states(view, rows(), event_at, before, at, floor, out)
         return
+    spare = _Spare()
     with ThreadPoolExecutor(_THREADS) as pool:
-        running = deque[tuple[Sequence[bytes], Future[States]]]()
+        running = deque[tuple[Sequence[bytes], Future[tuple[States, Words]]]]()
         while parts or running:
             while parts and len(running) <= _THREADS:
                 keys, rows, event_at = parts.popleft()
                 before, at = _join(read(keys), keep=False)
-                running.append((keys, pool.submit(_states, view, rows, event_at, before, at, floor, keep=False)))
-            keys, states = running.popleft()
-            yield keys, states.result()
+                running.append((keys, pool.submit(_states_in, spare, view, rows, event_at, before, at, floor)))
+            keys, future = running.popleft()
+            states, out = future.result()
+            yield keys, states
+            spare.give(out)
 
 
-def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Words, Words]]:
-    """Entities of about so many events as are taken at once, their rows, and where those of each begin."""
+def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Callable[[], Words], Words]]:
+    """Entities of about so many events as are taken at once, what gathers their rows, and where those of each begin."""
     codes, unique = events.keys.codes, events.keys.unique
     small = codes.astype(np.uint16) if len(unique) < 1 << 16 else codes  # sorted by radix
     order = np.argsort(small, kind="stable")
@@ -83,16 +89,47 @@ def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Words, Words]]:
         last = max(int(np.searchsorted(ends, starts[first] + _CHUNK, "right")), first + 1)
         begin, end = starts[first], ends[last - 1]
         keys = [unique[code] for code in ordered[starts[first:last]].tolist()]
-        yield keys, events.rows[order[begin:end]], np.append(starts[first:last], end) - begin
+        gather = partial(np.take, events.rows, order[begin:end], axis=0)  # by the thread that needs them
+        yield keys, gather, np.append(starts[first:last], end) - begin
         first = last
 
 
+class _Spare:
+    """Memory for results, used again: fresh pages cost more than what is written to them. For several threads."""
+
+    def __init__(self) -> None:
+        self._arrays = deque[Words]()
+
+    def take(self, words: int) -> Words:
+        try:
+            array = self._arrays.popleft()
+        except IndexError:
+            return np.empty(words, np.int64)
+        return array if len(array) >= words else np.empty(words, np.int64)
+
+    def give(self, array: Words) -> None:
+        self._arrays.append(array)
+
+
+def _states_in(
+    spare: _Spare, view: CompiledView, rows: Callable[[], Words], event_at: Words, before: Words, at: Words, floor: int
+) -> tuple[States, Words]:
+    out = spare.take(_most(view, len(before), len(at), event_at))
+    return _states(view, rows(), event_at, before, at, floor, out), out
+
+
+def _most(view: CompiledView, before: int, entities: int, event_at: Words) -> int:
+    """How many words the states may have after the events."""
+    plan = view.plan
+    growth = plan.levels.shape[0] * (1 + plan.acc_words) + plan.row_words + MAP_ROW * len(plan.maps)  # at most
+    most: int = before + entities * plan.fixed + int(event_at[-1]) * growth
+    return most
+
+
 def _states(
-    view: CompiledView, rows: Words, event_at: Words, before: Words, at: Words, floor: int, *, keep: bool
+    view: CompiledView, rows: Words, event_at: Words, before: Words, at: Words, floor: int, out: Words
 ) -> States:
     plan, n = view.plan, len(at)
-    growth = plan.levels.shape[0] * (1 + plan.acc_words) + plan.row_words + MAP_ROW * len(plan.maps)  # at most
-    out = _memory("out", len(before) + n * plan.fixed + len(rows) * growth, keep=keep)
     out_at = np.zeros(n + 1, np.int64)
     kernel_apply(plan, before, at, rows.reshape(-1), event_at, out, out_at, floor)
     data, ends = out.data.cast("B"), (8 * out_at).tolist()

@@ -20,7 +20,7 @@ from flyball.features.corrections import newest_versions, replace_versions
 from flyball.features.erasure import Without, forget, rebuild, touched
 from flyball.features.eviction import Eviction
 from flyball.features.frames import CURRENT, history, words
-from flyball.features.index import KeyIndex
+from flyball.features.index import KeyIndex, first_of_keys
 from flyball.features.kernel import FORMAT_VERSION
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
 from flyball.features.states import (
@@ -308,7 +308,8 @@ class OnlineWriter:
         ahead = pl.col("_event_time") - source.skew > state.known_through
         if source.corrections:
             return history(frame.filter(applied & known), source).filter((pl.col("_until") == CURRENT) & ~ahead)
-        return frame.filter(applied & pl.col("_key").is_first_distinct() & known & ~ahead)
+        counts = frame.select(applied & known & ~ahead).to_series().to_numpy() & first_of_keys(frame["_key"])
+        return frame if counts.all() else frame.filter(pl.Series(counts))
 
     def _update(self, transaction: WriteTransaction, spec: SourceSpec, frame: pl.DataFrame, now: int) -> int:
         """Let events be seen that are known; when the next of them that are ahead of their time will be."""
