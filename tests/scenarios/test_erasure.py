@@ -14,6 +14,7 @@ from flyball.kernel.errors import InvalidError, NotFoundError
 from flyball.kernel.times import DAY, HOUR, MINUTE, parse_time, show_time
 from flyball.storage.event_log import _open
 from flyball.testing import TestPlatform, platform
+from tests.scenarios.test_skew import audit_everything
 
 NOW = parse_time("2026-03-01T12:00:00Z")
 MARKER = "MARKER-4111-7Q"
@@ -143,6 +144,23 @@ def test_a_value_that_is_not_pii_goes_from_the_predictions_and_their_segments_as
         assert holds(p._folder, MARKER) == []
         assert not in_log(p, MARKER)
         assert ask(p, "a", "s2")["values"]["Card.seen"] == 1.0
+
+
+def test_what_the_skew_audit_sampled_goes_too_where_it_waits_and_where_it_was_looked_at() -> None:
+    with platform(PROJECT, at=NOW) as p:
+        audit_everything(p)
+        p.load("Payments", [row(1, "a", HOUR) | {"shop": MARKER}, row(2, "a", 2 * HOUR)])
+        ask(p, "a", MARKER)
+        p.advance(2 * MINUTE)
+        assert p._control.skew("look")["sampling"]["predictions"] == 1
+        ask(p, "b", MARKER)
+        ask(p, "c", "s2")
+        p.tick()
+        assert any(path.startswith("metadata") for path in holds(p._folder, MARKER))
+        p.erase("Payments", shop=MARKER)
+        assert holds(p._folder, MARKER) == []
+        p.advance(2 * MINUTE)
+        assert p._control.skew("look")["sampling"]["predictions"] == 2  # the other one
 
 
 def test_events_that_come_after_an_erasure_are_taken_and_the_log_goes_on() -> None:

@@ -57,6 +57,49 @@ def test_the_queue_gives_the_oldest_first_and_takes_each_prediction_once(metadat
         assert unit.audit.waiting("other") == 1
 
 
+def test_what_is_forgotten_stands_in_no_byte_of_the_files(metadata: SqlMetadata, tmp_path: Path) -> None:
+    def held() -> bool:
+        return any(b"MARKER" in path.read_bytes() for path in tmp_path.iterdir())
+
+    def example(n: int, shop: str) -> dict[str, Any]:
+        return {"prediction": f"p{n}", "version": "m/1", "entity": {"shop": shop}}
+
+    with metadata.write() as unit:
+        for n, shop in enumerate(("MARKER", "s", "MARKER")):
+            unit.audit.enqueue(entry(n, record={"key": {"id": n}, "inputs": {"shop": shop}}))
+        unit.audit.put_state(AuditState(service="s", audited=2, examples=(example(7, "MARKER"), example(8, "s"))))
+    with metadata.write() as unit:
+        unit.audit.dequeue(["p2"])
+    seen = []
+
+    def hit(row: dict[str, Any]) -> bool:
+        seen.append(row["id"])
+        return "MARKER" in {**(row["key"] or {}), **(row["inputs"] or {})}.values()
+
+    with metadata.write() as unit:
+        unit.audit.forget(hit)
+    assert seen == ["p0", "p1", "p7", "p8"]
+    assert held()
+    assert metadata.scrub()
+    assert not held()
+    with metadata.read() as unit:
+        assert [e.id for e in unit.audit.oldest("s", before=9, limit=9)] == ["p1"]
+        state = unit.audit.state("s")
+    assert ([e["prediction"] for e in state.examples], state.audited) == (["p8"], 2)
+
+
+def test_a_reader_keeps_the_files_from_being_scrubbed(metadata: SqlMetadata, tmp_path: Path) -> None:
+    with metadata.write() as unit:
+        unit.audit.enqueue(entry(1))
+    with metadata.read() as unit:
+        assert unit.audit.waiting("s") == 1
+        other = SqlMetadata(open_database(tmp_path / "metadata.sqlite"))
+        with other._engine.connect() as connection:  # which does not wait, once it is back in the pool
+            connection.connection.cursor().execute("PRAGMA busy_timeout=0")
+        assert not other.scrub()
+    assert other.scrub()
+
+
 def test_counts_of_a_period_are_added_up(metadata: SqlMetadata) -> None:
     def period(**more: Any) -> AuditPeriod:
         values: dict[str, Any] = {"service": "s", "version": "m/1", "feature": "f", "start": 5}

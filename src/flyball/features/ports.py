@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -151,6 +151,11 @@ class AuditStore(Protocol):
 
     def drop_from(self, service: str, place: float) -> int:
         """Take those from the queue whose entity's place is at or above; how many."""
+        ...
+
+    def forget(self, hit: Callable[[dict[str, Any]], bool]) -> None:
+        """Take predictions from the queue, and examples from the states, for which `hit` holds; it is given `id`,
+        `version`, and the fields `key` and `inputs` of a prediction. Idempotent."""
         ...
 
     def add_period(self, period: AuditPeriod) -> None:

@@ -176,6 +176,10 @@ class Erasures:
             return None
         found = self._predictions(erasure)
         self._places.predictions.blank(TABLE, "id", found, BLANKS)
+        with self._metadata.write() as unit:
+            unit.audit.forget(self._hit(unit, erasure, found))
+        if not self._metadata.scrub():
+            return None
         with self._metadata.read() as unit:
             batches = [batch for project in unit.projects.all() for batch in project.batches]
         for target in erasure.targets:
@@ -216,21 +220,25 @@ class Erasures:
     def _predictions(self, erasure: Erasure) -> list[str]:
         """The ids of the predictions whose request named the value."""
         with self._metadata.read() as unit:
-            projects = unit.projects.all()
-            fields: dict[str, list[tuple[str, Matcher]]] = {}
+            return self._places.predictions.find(TABLE, ("key", "inputs"), self._hit(unit, erasure))
 
-            def of_version(ref: str) -> list[tuple[str, Matcher]]:
-                if ref not in fields:
-                    fields[ref] = self._fields(unit, ref, erasure, projects)
-                return fields[ref]
+    def _hit(self, unit: Unit, erasure: Erasure, found: Sequence[str] = ()) -> Hit:
+        """Whether a prediction is among the `found`, or its request named the value."""
+        projects, ids = unit.projects.all(), set(found)
+        fields: dict[str, list[tuple[str, Matcher]]] = {}
 
-            def hit(row: dict[str, Any]) -> bool:
-                brought = {**(row.get("key") or {}), **(row.get("inputs") or {})}
-                if any(isinstance(v, str) and v in erasure.digests for v in brought.values()):
-                    return True
-                return any(matcher.raw(brought.get(name)) for name, matcher in of_version(str(row["version"])))
+        def of_version(ref: str) -> list[tuple[str, Matcher]]:
+            if ref not in fields:
+                fields[ref] = self._fields(unit, ref, erasure, projects)
+            return fields[ref]
 
-            return self._places.predictions.find(TABLE, ("key", "inputs"), hit)
+        def hit(row: dict[str, Any]) -> bool:
+            brought = {**(row.get("key") or {}), **(row.get("inputs") or {})}
+            if row["id"] in ids or any(isinstance(v, str) and v in erasure.digests for v in brought.values()):
+                return True
+            return any(matcher.raw(brought.get(name)) for name, matcher in of_version(str(row["version"])))
+
+        return hit
 
     def _fields(
         self, unit: Unit, ref: str, erasure: Erasure, projects: Sequence[ProjectSpec]

@@ -174,6 +174,9 @@ class Metadata(Protocol):
     def read(self) -> AbstractContextManager[Unit]:
         """A consistent view; writing through it is a mistake."""
 
+    def scrub(self) -> bool:
+        """Leave no byte of what was deleted or replaced before; False: a reader keeps it from that, try again."""
+
 
 class Slice(Protocol):
     """Whole records of a segment and the offset after the last of them. `torn`: bytes follow that are no record yet

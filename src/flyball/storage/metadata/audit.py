@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    update,
 )
 
 from flyball.features.ports import AuditEntry, AuditPeriod, AuditState
@@ -93,6 +95,30 @@ class SqlAudit:
         return int(
             self._connection.execute(delete(QUEUE).where(QUEUE.c.service == service, QUEUE.c.place >= place)).rowcount
         )
+
+    def forget(self, hit: Callable[[dict[str, Any]], bool]) -> None:
+        queued = self._connection.execute(select(QUEUE.c.id, QUEUE.c.version, QUEUE.c.record)).all()
+        self.dequeue(
+            [
+                id
+                for id, version, record in queued
+                if hit({"id": id, "version": version, "key": record.get("key"), "inputs": record.get("inputs")})
+            ]
+        )
+        for service, examples in self._connection.execute(select(STATES.c.service, STATES.c.examples)).all():
+            left = [
+                example
+                for example in examples
+                if not hit(
+                    {
+                        "id": example["prediction"],
+                        "version": example["version"],
+                        "key": example["entity"],
+                        "inputs": None,
+                    }
+                )
+            ]
+            self._connection.execute(update(STATES).where(STATES.c.service == service).values(examples=left))
 
     def add_period(self, period: AuditPeriod) -> None:
         key = {name: getattr(period, name) for name in ("service", "version", "feature", "start")}

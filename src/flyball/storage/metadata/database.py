@@ -39,6 +39,24 @@ def open_database(target: Path | str) -> Engine:
     return engine
 
 
+def scrub(engine: Engine) -> bool:
+    """Write the tables anew, so that no page holds what was deleted; False: a reader keeps SQLite's journal alive.
+
+    PostgreSQL's own journal of changes is kept as the server is told to.
+    """
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if engine.dialect.name != "sqlite":
+            connection.exec_driver_sql("VACUUM FULL")
+            return True
+        cursor = connection.connection.cursor()  # the driver's: no transaction may be open
+        try:
+            cursor.execute("VACUUM")
+            (busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            cursor.close()
+    return not busy
+
+
 def upsert(connection: Connection, table: Table, key: dict[str, Any], values: dict[str, Any]) -> None:
     """Update the row with this key, or insert it; the caller's transaction keeps the two steps together."""
     where = [table.c[name] == value for name, value in key.items()]

@@ -10,6 +10,7 @@ from typing import cast
 from sqlalchemy import Connection, Engine
 
 from flyball.storage.metadata.audit import SqlAudit
+from flyball.storage.metadata.database import scrub
 from flyball.storage.metadata.erasure import SqlErasures
 from flyball.storage.metadata.governance import SqlFacts
 from flyball.storage.metadata.loop import SqlLoop
@@ -95,3 +96,6 @@ class SqlMetadata:
     def read(self) -> Iterator[SqlUnit]:
         with self._engine.connect().execution_options(read_only=True) as connection:
             yield SqlUnit(connection)
+
+    def scrub(self) -> bool:
+        return scrub(self._engine)
