@@ -284,34 +284,33 @@ def _merge_firsts(w: Words, at: int, groups: Words, g: int, sw: Words, s: int, s
 # --- a whole accumulator
 
 
-@compiled
+@inlined
 def add(w: Words, f: Floats, at: int, plan: Plan, e: Words, row: int) -> None:
     """Add the raw row at `e[row]` to the accumulator at `w[at]`."""
     ef = e.view(np.float64)
     for g in range(plan.groups.shape[0]):
-        group = plan.groups[g]
-        if group[N] < 0 or not (e[row + 2 + g // 64] >> (g % 64)) & 1:
+        if plan.groups[g, N] < 0 or not (e[row + 2 + g // 64] >> (g % 64)) & 1:
             continue
         v = row + 2 + plan.mask_words + g
-        x, y, is_float = e[v], ef[v], group[IS_FLOAT]
-        n = w[at + group[N]]
-        w[at + group[N]] = n + 1
-        if group[SUM] >= 0:
+        x, y, is_float = e[v], ef[v], plan.groups[g, IS_FLOAT]
+        n = w[at + plan.groups[g, N]]
+        w[at + plan.groups[g, N]] = n + 1
+        if plan.groups[g, SUM] >= 0:
             if is_float:
-                _add_float(f, at + group[SUM], y)
+                _add_float(f, at + plan.groups[g, SUM], y)
             else:
-                _add_whole(w, at + group[SUM], x)
-        if group[STD] >= 0:
+                _add_whole(w, at + plan.groups[g, SUM], x)
+        if plan.groups[g, STD] >= 0:
             if is_float:
-                _add_deviation(f, at + group[STD], n, y)
+                _add_deviation(f, at + plan.groups[g, STD], n, y)
             else:
-                _add_square(w, at + group[STD], x)
-        if group[MIN] >= 0:
-            _keep(w, f, at + group[MIN], x, y, is_float, False, n == 0)
-        if group[MAX] >= 0:
-            _keep(w, f, at + group[MAX], x, y, is_float, True, n == 0)
-        if group[FIRST] >= 0:
-            _keep_first(w, at + group[FIRST], e[row], e[row + 1], x, n == 0)
+                _add_square(w, at + plan.groups[g, STD], x)
+        if plan.groups[g, MIN] >= 0:
+            _keep(w, f, at + plan.groups[g, MIN], x, y, is_float, False, n == 0)
+        if plan.groups[g, MAX] >= 0:
+            _keep(w, f, at + plan.groups[g, MAX], x, y, is_float, True, n == 0)
+        if plan.groups[g, FIRST] >= 0:
+            _keep_first(w, at + plan.groups[g, FIRST], e[row], e[row + 1], x, n == 0)
 
 
 @inlined

@@ -22,7 +22,7 @@ time goes on, and an event older than all of them changes nothing. What is read 
 from __future__ import annotations
 
 from flyball.features.accumulator import Floats, Plan, Words, add
-from flyball.features.compiled import compiled
+from flyball.features.compiled import compiled, inlined
 
 FORMAT_VERSION = 2
 NEVER = -(1 << 62)
@@ -83,7 +83,7 @@ def tile_bound(w: Words, at: int, n: int, stride: int, hop: int, start: int) -> 
     return lower_bound(w, at, min(n, guess), stride, start)
 
 
-@compiled
+@inlined
 def _open_row(w: Words, i_at: int, base: int, room: int, stride: int, index: int) -> int:
     """Open a row at `index` of the region that the meta words `i_at` (position) and `i_at + 1` (count) describe."""
     at: int = w[i_at]
@@ -170,7 +170,7 @@ def _remember(w: Words, pair: int, most: int, t: int, x: int) -> None:
     w[at + MAP_ROW * index], w[at + MAP_ROW * index + 1] = x, t
 
 
-@compiled
+@inlined
 def _settle(w: Words, plan: Plan, e: Words, row: int) -> None:
     """Take the row at `e[row]`, older than the head's rows, into what is kept per entity."""
     if plan.latest:
@@ -186,7 +186,7 @@ def _settle(w: Words, plan: Plan, e: Words, row: int) -> None:
             _remember(w, pair, plan.maps[i, 1], e[row], e[row + 2 + plan.mask_words + g])
 
 
-@compiled
+@inlined
 def advance(w: Words, plan: Plan, newest: int) -> None:
     """Know that there is an event at `newest`, and let go of what no exact read can need from then on."""
     if newest <= w[NEWEST]:
@@ -229,7 +229,7 @@ def _fold(w: Words, f: Floats, plan: Plan) -> None:
         w[RAW_N] -= 1
 
 
-@compiled
+@inlined
 def _update_tiles(w: Words, f: Floats, plan: Plan, e: Words, row: int) -> None:
     t, stride = e[row], 1 + plan.acc_words
     for level in range(plan.levels.shape[0]):
@@ -256,7 +256,7 @@ def _update_tiles(w: Words, f: Floats, plan: Plan, e: Words, row: int) -> None:
         add(w, f, tile + 1, plan, e, row)
 
 
-@compiled
+@inlined
 def update(w: Words, f: Floats, plan: Plan, e: Words, row: int) -> None:
     """Take one event, the raw row at `e[row]`, into the working state `w` (`f` is the same memory as floats)."""
     t, lsn, stride = e[row], e[row + 1], plan.row_words

@@ -7,6 +7,7 @@ held-back history and the applied LSN, so that after a crash the log goes on exa
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -292,24 +293,37 @@ class OnlineWriter:
         source = view.source
         state = source_state(transaction, source.name)
         if state.lsn > 0:
-            frame, floor = _needed(self._past(view, state), view, state)
+            build = self._build_versions if source.corrections else self._build_events
+            floor = build(transaction, view, state)
             self._save(transaction, source.name, state._replace(evicted=max(state.evicted, floor)))
-            if source.corrections:
-                replace_versions(transaction, view, [], frame, floor)
-            else:
-                put_updated(transaction, view, frame_events(view, frame), floor, new=True)
         transaction.put(META, key(view.definition), encode(_built(view)))
 
-    def _past(self, view: CompiledView, state: SourceState) -> pl.DataFrame:
-        """The events of a view's source that count and are known, up to where the source stands, in LSN order."""
+    def _build_events(self, transaction: WriteTransaction, view: CompiledView, state: SourceState) -> int:
+        """Build from the events that count; the time before which some would be missed."""
         source = view.source
         frame = self._history.events(source.name, view.columns, through_lsn=state.lsn)
-        applied, known = pl.col("_lsn") <= state.lsn, pl.col("_known_at") <= state.known_through
-        ahead = pl.col("_event_time") - source.skew > state.known_through
-        if source.corrections:
-            return history(frame.filter(applied & known), source).filter((pl.col("_until") == CURRENT) & ~ahead)
-        counts = frame.select(applied & known & ~ahead).to_series().to_numpy() & first_of_keys(frame["_key"])
-        return frame if counts.all() else frame.filter(pl.Series(counts))
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(frame_events, view, frame)  # meanwhile
+            counts = frame.select(_known(state) & ~_ahead(source, state)).to_series().to_numpy()
+            counts &= first_of_keys(frame["_key"])
+        events, times = future.result(), words(frame, "_event_time")
+        floor = _floor(times[counts], view, state)
+        if view.reach is not None:
+            counts &= times >= floor - view.reach
+        which = counts[events.index]
+        put_updated(transaction, view, events if which.all() else events.take(np.flatnonzero(which)), floor, new=True)
+        return floor
+
+    def _build_versions(self, transaction: WriteTransaction, view: CompiledView, state: SourceState) -> int:
+        """The same of a source that takes corrections."""
+        source = view.source
+        frame = self._history.events(source.name, view.columns, through_lsn=state.lsn).filter(_known(state))
+        frame = history(frame, source).filter((pl.col("_until") == CURRENT) & ~_ahead(source, state))
+        floor = _floor(words(frame, "_event_time"), view, state)
+        if view.reach is not None:
+            frame = frame.filter(pl.col("_event_time") >= floor - view.reach)
+        replace_versions(transaction, view, [], frame, floor)
+        return floor
 
     def _update(self, transaction: WriteTransaction, spec: SourceSpec, frame: pl.DataFrame, now: int) -> int:
         """Let events be seen that are known; when the next of them that are ahead of their time will be."""
@@ -385,12 +399,21 @@ def _there(view: ViewSpec, source: SourceSpec, declared: Mapping[str, SourceSpec
     return now is not None and have.issuperset(CompiledView(view, source).columns)
 
 
-def _needed(frame: pl.DataFrame, view: CompiledView, state: SourceState) -> tuple[pl.DataFrame, int]:
-    """Without events that would have been evicted by now; and the time before which they would be missed."""
-    if view.reach is None or frame.is_empty():
-        return frame, state.evicted
-    floor = min(state.known_through, int(words(frame, "_event_time").max())) - view.source.lateness
-    return frame.filter(pl.col("_event_time") >= floor - view.reach), floor
+def _known(state: SourceState) -> pl.Expr:
+    """Was applied, and is known, where a source stands."""
+    return (pl.col("_lsn") <= state.lsn) & (pl.col("_known_at") <= state.known_through)
+
+
+def _ahead(source: SourceSpec, state: SourceState) -> pl.Expr:
+    """Is so far ahead of its time that it is held back."""
+    return pl.col("_event_time") - source.skew > state.known_through
+
+
+def _floor(times: Words, view: CompiledView, state: SourceState) -> int:
+    """The time before which events are missed: those would have been evicted by now that are older by the reach."""
+    if view.reach is None or not len(times):
+        return state.evicted
+    return min(state.known_through, int(times.max())) - view.source.lateness
 
 
 def _built(view: CompiledView) -> dict[str, Any]:
