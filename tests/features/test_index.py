@@ -129,9 +129,20 @@ def test_keys_that_are_erased_are_as_if_they_had_never_come(seed: int, gone: lis
 def test_keys_are_put_in_the_order_of_their_first_words(seed: int, count: int, largest: int) -> None:
     chance = np.random.default_rng(seed)
     keys = chance.integers(0, largest, (count, 2), dtype=np.uint64, endpoint=True)
-    order = bloom.ascending_order(keys)
+    order, firsts = bloom.ascending_order(keys)
     assert sorted(order.tolist()) == list(range(count))
     assert (np.diff(keys[order, 0].astype(object)) >= 0).all()
+    assert firsts.tolist() == keys[order, 0].tolist()
     by_radix = np.empty(count, np.intp)
-    if bloom.radix_order(keys, by_radix):  # also where there are too few for it to be asked
-        assert keys[by_radix, 0].tolist() == sorted(keys[:, 0].tolist())
+    if bloom.radix_order(keys, by_radix, firsts):  # also where there are too few for it to be asked
+        assert firsts.tolist() == keys[by_radix, 0].tolist() == sorted(keys[:, 0].tolist())
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=1, max_size=7))
+def test_sorted_lists_of_keys_are_merged_into_one(numbers: list[list[int]]) -> None:
+    runs = [
+        np.array([[n, 100 * i + n] for n in sorted(run)], np.uint64).reshape(-1, 2) for i, run in enumerate(numbers)
+    ]
+    found = bloom.merged(runs)
+    assert (np.diff(found[:, 0].astype(np.int64)) >= 0).all()
+    assert sorted(found.tolist()) == sorted(key for run in runs for key in run.tolist())

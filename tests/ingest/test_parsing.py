@@ -110,6 +110,24 @@ def test_a_number_is_not_text_and_text_is_no_truth() -> None:
     assert faulty(parsed) == {"wrong_type": [3]}
 
 
+_TRUTHS = {"true": True, "True": True, "TRUE": True, "1": True}
+_TRUTHS |= {"false": False, "False": False, "FALSE": False, "0": False}
+_NEARLY = ["tRue", "truex", "fals", "falsE", "FALSe", "2", "11", "t", "", "true, but not quite", "falsefalsefalse"]
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.sampled_from([*_TRUTHS, *_NEARLY]), st.text(max_size=6)), max_size=20), st.data()
+)
+def test_truths_are_read_in_their_spellings_alone(texts: list[str | None], data: st.DataObject) -> None:
+    padded = [text if text is None else data.draw(st.sampled_from(["", " "])) + text for text in texts]
+    parsed = read(padded, "boolean", dtype=pl.String)
+    bare = pl.Series(padded, dtype=pl.String).str.strip_chars().to_list()
+    assert parsed.values.dtype == pl.Boolean
+    assert parsed.values.to_list() == [_TRUTHS.get(text) if text is not None else None for text in bare]
+    wrong = [i for i, text in enumerate(bare) if text is not None and text not in _TRUTHS]
+    assert faulty(parsed) == ({"wrong_type": wrong} if wrong else {})
+
+
 def test_categories_may_come_as_such() -> None:
     assert read(["a", None], "category", dtype=pl.Categorical).values.to_list() == ["a", None]
 

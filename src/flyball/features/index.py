@@ -29,6 +29,7 @@ from flyball.features.bloom import (
     fill,
     may_hold,
     members,
+    merged,
     repeated,
     taken,
     warm,
@@ -109,8 +110,9 @@ class KeyIndex:
         known = self._in_runs(transaction, runs, keys)
         large = 4 * len(keys) >= YOUNG
         if large:
-            order = ascending_order(keys)
-            known |= self._repeated_or_young(transaction, young, keys, order)
+            order, firsts = ascending_order(keys)
+            repeated(keys, order, firsts, known)
+            self._known_young(transaction, young, keys, known)
         else:
             self._known_small(transaction, young, keys, known)
         fresh = keys[~known]
@@ -226,14 +228,10 @@ class KeyIndex:
                 known[i] = True
             batch.add(key)
 
-    def _repeated_or_young(
-        self, transaction: ReadTransaction, young: _Young, keys: Keys, order: npt.NDArray[np.intp]
-    ) -> Mask:
-        known: Mask = np.zeros(len(keys), np.bool_)
-        repeated(keys, order, known)
+    def _known_young(self, transaction: ReadTransaction, young: _Young, keys: Keys, known: Mask) -> None:
+        """Mark what is in the young list."""
         if young.count:
             members(_sorted(_joined([self._young_data(transaction, young)])), keys, known)
-        return known
 
     # --- writing
 
@@ -289,11 +287,11 @@ class KeyIndex:
                 if size + run.count <= LARGEST:
                     size, chosen = size + run.count, [*chosen, run]
             if len(chosen) >= (2 if level < 0 else FAN):
-                keys = _sorted(np.concatenate([self._read(transaction, run, range(_pages(run))) for run in chosen]))
-                merged = self._write_run(transaction, keys, max(run.until for run in chosen), age)
+                keys = merged([self._read(transaction, run, range(_pages(run))) for run in chosen])
+                written = self._write_run(transaction, keys, max(run.until for run in chosen), age)
                 for run in chosen:
                     self._drop_run(transaction, run)
-                return [run for run in runs if run not in chosen] + [merged]
+                return [run for run in runs if run not in chosen] + [written]
         return runs
 
     def _drop_run(self, transaction: WriteTransaction, run: _Run) -> None:
@@ -332,7 +330,7 @@ def first_of_keys(keys: pl.Series) -> Mask:
     """Which of these keys were not there before among the same."""
     words = as_words(keys)
     again: Mask = np.zeros(len(words), np.bool_)
-    repeated(words, ascending_order(words), again)
+    repeated(words, *ascending_order(words), again)
     return ~again
 
 
@@ -349,7 +347,7 @@ def _joined(parts: Sequence[bytes]) -> Keys:
 
 
 def _sorted(keys: Keys) -> Keys:
-    return _taken(keys, ascending_order(keys))
+    return _taken(keys, ascending_order(keys)[0])
 
 
 def _taken(keys: Keys, order: npt.NDArray[np.intp]) -> Keys:

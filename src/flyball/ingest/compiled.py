@@ -358,6 +358,28 @@ def read_units(
 
 
 @_compiled
+def read_booleans(first: int, count: int, views: np.uint64, out: Flags, done: Flags) -> None:
+    """The texts true, True, TRUE, 1 and their opposites, for the rows from `first` that are not `done`; a row whose
+    text is anything else stays not done."""
+    for k in range(count):
+        i = first + k
+        if done[i]:
+            continue
+        view = views + np.uint64(16 * k)
+        head, tail = _word_at(view), _byte_at(view + np.uint64(8))
+        length, text = head & np.uint64(0xFFFFFFFF), head >> np.uint64(32)  # the first four bytes, the rest are zero
+        if length == 4 and (text == 0x65757274 or text == 0x65757254 or text == 0x45555254):
+            out[i] = done[i] = True
+        elif length == 5 and (
+            (tail == 101 and (text == 0x736C6166 or text == 0x736C6146)) or (tail == 69 and text == 0x534C4146)
+        ):
+            done[i] = True
+        elif length == 1 and (text == 48 or text == 49):
+            out[i] = text == 49
+            done[i] = True
+
+
+@_compiled
 def read_times(first: int, count: int, views: np.uint64, buffers: Words, out: Places, done: Flags) -> None:
     """Texts such as 2014-05-16T19:45:00.123456Z (a space for the T, no fraction or zone: UTC) in µs since 1970."""
     for k in range(count):
@@ -453,4 +475,5 @@ def warm() -> None:
     noted(table[:, 0].copy(), keys, flags)
     scan_records(np.frombuffer(b"a", np.uint8), 0, True, places, places, places, places, places)
     read_units(0, 1, address, one, 0, 9, places, flags)
+    read_booleans(0, 1, address, flags, flags)
     read_times(0, 1, address, one, places, flags)

@@ -11,7 +11,7 @@ and accepted rows keep their order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
@@ -87,10 +87,13 @@ def check(
         verdict.mark(unreadable, Rule.WRONG_TYPE, DELETED)
     judged = rows if deleted is None else keys_alone(rows, spec, deleted)
     columns = [_judge(judged, column, spec, verdict) for column in spec.columns]
-    event_time = _event_time(rows, spec, verdict, now=now, live=live)
+    read = {c.name: values for c, values in zip(spec.columns, columns, strict=True) if _unit(c, spec)}
+    if judged is not rows:
+        read = {}
+    event_time = _event_time(rows, spec, verdict, read, now=now, live=live)
     columns.append(event_time)
     if not live:
-        columns.append(_known_at(rows, spec, verdict, event_time))
+        columns.append(_known_at(rows, spec, verdict, read, event_time))
     if deleted is not None:
         columns.append(pl.Series(DELETED, deleted))
     whole = pl.DataFrame(columns)
@@ -226,7 +229,9 @@ def _matches(series: pl.Series, pattern: str) -> pl.Series:
     return series.is_in(fit.to_list())
 
 
-def _event_time(rows: Rows, spec: SourceSpec, verdict: Verdict, *, now: int, live: bool) -> pl.Series:
+def _event_time(
+    rows: Rows, spec: SourceSpec, verdict: Verdict, read: Mapping[str, pl.Series], *, now: int, live: bool
+) -> pl.Series:
     name = spec.event_time
     if name in rows.plain:
         values = rows.columns[name]
@@ -235,17 +240,19 @@ def _event_time(rows: Rows, spec: SourceSpec, verdict: Verdict, *, now: int, liv
         if not live and spec.known.kind == "column":
             column = spec.known.column
             deleted_at = times(rows.columns[column], _reading(spec, column, spec.known.unit)).values
-        values = _time(rows, name, spec.event_time_unit, spec, verdict, Rule.BAD_EVENT_TIME, deleted_at)
+        values = _time(rows, name, spec.event_time_unit, spec, verdict, read, Rule.BAD_EVENT_TIME, deleted_at)
     verdict.mark(mask(values > now + spec.skew), Rule.AHEAD_OF_CLOCK, name)
     if live:
         verdict.mark(mask(values < now - spec.lateness - HORIZON_BEYOND_LATENESS), Rule.TOO_LATE, name)
     return values.alias("_event_time")
 
 
-def _known_at(rows: Rows, spec: SourceSpec, verdict: Verdict, event_time: pl.Series) -> pl.Series:
+def _known_at(
+    rows: Rows, spec: SourceSpec, verdict: Verdict, read: Mapping[str, pl.Series], event_time: pl.Series
+) -> pl.Series:
     known = spec.known
     if known.kind == "column":
-        values = _time(rows, known.column, known.unit, spec, verdict, Rule.BAD_KNOWN_AT)
+        values = _time(rows, known.column, known.unit, spec, verdict, read, Rule.BAD_KNOWN_AT)
     else:
         values = event_time + known.delay
     return values.alias("_known_at")
@@ -257,12 +264,14 @@ def _time(
     unit: str,
     spec: SourceSpec,
     verdict: Verdict,
+    read: Mapping[str, pl.Series],
     rule: Rule,
     deleted_at: int | pl.Series | None = None,
 ) -> pl.Series:
-    """A time of each row; `deleted_at`: what it is where a deletion does not bring it."""
+    """A time of each row; `deleted_at`: what it is where a deletion does not bring it. `read`: the times that were read
+    already, since they are declared columns as well."""
     raw = rows.columns[name]
-    values = times(raw, _reading(spec, name, unit)).values
+    values = read[name] if name in read else times(raw, _reading(spec, name, unit)).values
     if deleted_at is not None and verdict.deleted is not None:
         other = pl.Series([deleted_at]).new_from_index(0, len(raw)) if isinstance(deleted_at, int) else deleted_at
         values = values.zip_with(raw.is_not_null() | ~pl.Series(verdict.deleted), other)

@@ -16,7 +16,7 @@ import polars as pl
 
 from flyball.define.spec import ColumnSpec
 from flyball.ingest.arrow import text_chunks
-from flyball.ingest.compiled import read_times, read_units
+from flyball.ingest.compiled import read_booleans, read_times, read_units
 from flyball.ingest.rejection import Rule
 from flyball.kernel.times import from_datetime
 
@@ -155,7 +155,7 @@ def _nulls(series: pl.Series) -> Mask:
     return mask(series.is_null()).copy() if series.null_count() else np.zeros(len(series), np.bool_)
 
 
-def _with_nulls(series: pl.Series, values: np.ndarray[Any, np.dtype[np.int64]], done: Mask) -> pl.Series:
+def _with_nulls(series: pl.Series, values: np.ndarray[Any, np.dtype[Any]], done: Mask) -> pl.Series:
     """Values that were read, null where the text was null or is not read yet."""
     found = pl.Series(series.name, values)
     missing = pl.Series(~done) | series.is_null() if series.null_count() else pl.Series(~done)
@@ -223,9 +223,23 @@ def parse_booleans(series: pl.Series) -> Parsed:
         return Parsed(series.cast(pl.Boolean), {})
     if series.dtype != pl.String and not series.dtype.is_integer():
         return _refused(series, pl.Boolean())
-    text = series.cast(pl.String).str.strip_chars()
+    text = series.cast(pl.String)
+    values, done = np.zeros(len(text), np.bool_), _nulls(text)
+    first = 0
+    with text_chunks(text) as chunks:
+        for chunk in chunks:
+            read_booleans(first, chunk.count, np.uint64(chunk.views), values, done)
+            first += chunk.count
+    found = _with_nulls(text, values, done)
+    if done.all():
+        return Parsed(found, {})
+    rest = np.flatnonzero(~done)
+    text = text.gather(rest).str.strip_chars()
     true, false = text.is_in(_TRUE), text.is_in(_FALSE)
-    return Parsed(true.set(~(true | false), None).alias(series.name), _wrong(~(true | false)))
+    wrong = np.zeros(len(series), np.bool_)
+    wrong[rest] = mask(~(true | false))
+    found = found.scatter(rest, true.set(~(true | false), None))
+    return Parsed(found, {Rule.WRONG_TYPE: wrong} if wrong.any() else {})
 
 
 def times(series: pl.Series, unit: str) -> Parsed:
