@@ -18,6 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from flyball.kernel.memory import keeping
+
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".bench"
 PEERS = Path(__file__).resolve().parent / "peers"
@@ -48,12 +50,14 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """A script under `benchmarks/` with its arguments. `peer`: the environment it runs in; empty: ours."""
+    """A script under `benchmarks/` with its arguments. `peer`: the environment it runs in; empty: ours. `keeping`: with
+    the settings of memory that the ingest process has."""
 
     name: str
     script: str
     arguments: Sequence[str] = ()
     peer: str = ""
+    keeping: bool = False
 
     def command(self) -> list[str]:
         python = sys.executable if not self.peer else str(environment(self.peer))
@@ -75,7 +79,8 @@ def environment(peer: str) -> Path:
 
 def run(work: Work) -> dict[str, Any]:
     """Do a piece of work once; what it printed last."""
-    done = subprocess.run(work.command(), cwd=ROOT, env=_plain(), text=True, stdout=subprocess.PIPE, check=False)
+    environment = keeping(_plain()) if work.keeping else _plain()
+    done = subprocess.run(work.command(), cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{work.name} failed with status {done.returncode}: {' '.join(work.command())}\n{done.stdout}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

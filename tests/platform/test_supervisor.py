@@ -14,6 +14,7 @@ import pytest
 from flyball.kernel.errors import ConflictError, DeniedError, UnavailableError
 from flyball.kernel.files import read_document, write_document
 from flyball.kernel.layout import Layout
+from flyball.kernel.memory import KEEPING
 from flyball.kernel.settings import Settings
 from flyball.kernel.times import parse_time
 from flyball.platform.ports import check_free, choose_ports
@@ -189,3 +190,15 @@ def test_last_words_are_the_message_of_an_error_of_ours_or_the_last_line(tmp_pat
     assert last_words(path) == "b"
     path.write_text(json.dumps({"error": {"message": "port 1 is in use"}}) + "\n")
     assert last_words(path) == "port 1 is in use"
+
+
+@pytest.mark.parametrize(("name", "keeps"), [("ingest", True), ("control", False)])
+def test_the_ingest_process_alone_keeps_memory(tmp_path: Path, name: str, keeps: bool) -> None:
+    told = tmp_path / "told"
+    tell = f"import os; open({str(told)!r}, 'w').write(os.environ.get('MALLOC_MMAP_THRESHOLD_', ''))"
+    child = Child(name, [sys.executable, "-c", tell], tmp_path / "x.err")
+    child.start(0.0)
+    assert child.process is not None
+    assert child.process.wait() == 0
+    child.close()
+    assert (told.read_text() == KEEPING["MALLOC_MMAP_THRESHOLD_"]) is keeps

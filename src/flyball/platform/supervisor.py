@@ -21,6 +21,7 @@ from typing import Any
 from flyball.kernel.errors import FlyballError, UnavailableError
 from flyball.kernel.files import FileLock, read_document, write_document
 from flyball.kernel.layout import Layout
+from flyball.kernel.memory import keeping
 from flyball.kernel.settings import ClientSettings, Settings
 from flyball.platform.ports import PROCESSES, check_host, choose_ports
 from flyball.platform.state import ensure_clock, ensure_token, show_clock
@@ -29,6 +30,7 @@ Say = Callable[[str], None]
 LOOK = 0.05  # seconds between two looks at the children
 READY = 180.0  # seconds a process may take to its first answer; the very first start compiles kernels
 SLOW = 5.0  # seconds after which the wait is told
+KEEPING_MEMORY = ("ingest",)  # which goes through much of it when a file is loaded
 GRACE = {"inference": 15.0, "ingest": 30.0, "control": 15.0}  # to stop, in this order: drain, flush, close
 HEALTHY_AFTER = 30.0  # seconds up, after which back-off starts anew
 LONGEST_PAUSE = 10.0
@@ -60,9 +62,10 @@ class Child:
         """A process in a group of its own (Ctrl-C reaches the supervisor alone), ended when the supervisor is gone."""
         self.close()
         file = self.error_log.open("ab")
+        environment = keeping(os.environ) if self.name in KEEPING_MEMORY else None
         try:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
+                self.command, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True, env=environment
             )
         finally:
             file.close()
