@@ -41,6 +41,11 @@ def _ours(name: str, script: str, *arguments: object) -> Work:
     return Work(name=name, script=f"features/{script}.py", arguments=[str(a) for a in arguments])
 
 
+def _as_ingest(work: Work) -> Work:
+    """With the memory settings of the ingest process; peers that are compared get them too."""
+    return replace(work, keeping=True)
+
+
 def _ratio(one: dict[str, Any], other: dict[str, Any], key: str) -> float:
     return float(one[key] / other[key])
 
@@ -84,7 +89,7 @@ def read(times: int) -> list[Bar]:
 
 def apply(times: int) -> list[Bar]:
     """Events applied to a 22-feature view, Zipf 0.9, seen by another process."""
-    (found,) = in_turns([_ours("flyball on LMDB", "online", "apply")], times=times)
+    (found,) = in_turns([_as_ingest(_ours("flyball on LMDB", "online", "apply"))], times=times)
     return [
         Bar(name="applied_events_per_second", figure=found["events_per_second"], bar=60_000, goal=120_000),
         Bar(name="applied_visible_p99_ms", figure=found["visible_p99_ms"], bar=50, at_most=True),
@@ -92,8 +97,7 @@ def apply(times: int) -> list[Bar]:
 
 
 def files(times: int) -> list[Bar]:
-    """Files → validated, quarantined, log, Delta; and a hand-written Polars pipeline to Delta. Both keep memory as the
-    ingest process does."""
+    """Files → validated, quarantined, log, Delta; and a hand-written Polars pipeline to Delta."""
     bars = []
     for kind, goal in (("parquet", 1_100_000), ("csv", 800_000)):
         path = dirty_path(EVENTS, kind)
@@ -102,10 +106,9 @@ def files(times: int) -> list[Bar]:
             script="features/polars_pipeline.py",
             arguments=[str(path)],
             peer="polars",
-            keeping=True,
         )
-        work = replace(_ours(f"flyball, {kind}", "files", path), keeping=True)
-        polars, ours = in_turns([peer, work], times=times)
+        works = [_as_ingest(work) for work in (peer, _ours(f"flyball, {kind}", "files", path))]
+        polars, ours = in_turns(works, times=times)
         if (polars["good"], polars["bad"]) != (ours["good"], ours["bad"]):
             raise SystemExit(f"the pipelines disagree: {polars} and {ours}")
         bars += [
@@ -118,7 +121,7 @@ def files(times: int) -> list[Bar]:
 def push(times: int) -> list[Bar]:
     """Batches of 100 over HTTP, each acknowledged when it is on the disk: to a source alone, and to one with a view."""
     alone, view = _ours("flyball, 32 connections", "push"), _ours("flyball, and a 22-feature view", "push", "view")
-    found, kept = in_turns([alone, view], times=times)
+    found, kept = in_turns([_as_ingest(alone), _as_ingest(view)], times=times)
     return [
         Bar(name="push_events_per_second", figure=found["events_per_second"], bar=50_000, goal=120_000),
         Bar(name="push_with_view_events_per_second", figure=kept["events_per_second"], bar=None),
@@ -133,8 +136,8 @@ def hot(times: int) -> list[Bar]:
     """
     peer = Work(name="Feast materialize on SQLite", script="features/feast_online.py", arguments=["10"], peer="feast")
     ours = _ours("flyball, from 1 M events", "online", "hot", 1_000_000)
-    feast, found = in_turns([peer, ours], times=times)
-    run(_ours("flyball, from 5 M events", "online", "hot", 5_000_000))
+    feast, found = in_turns([_as_ingest(peer), _as_ingest(ours)], times=times)
+    run(_as_ingest(_ours("flyball, from 5 M events", "online", "hot", 5_000_000)))
     ratio = _ratio(found, feast, "entities_per_second")
     return [Bar(name="hot_start_vs_feast_materialize", figure=ratio, bar=20)]
 
