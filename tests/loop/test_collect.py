@@ -8,6 +8,7 @@ import pytest
 
 from flyball.define.spec import RolloutSpec
 from flyball.kernel.clock import ManualClock
+from flyball.kernel.errors import InternalError, UnavailableError
 from flyball.loop.collect import Collector
 from flyball.loop.records import SCHEMA, failed, frame
 from flyball.rollout.decide import begin
@@ -58,6 +59,25 @@ def test_collecting_goes_on_where_it_stopped(metadata: SqlMetadata) -> None:
     log.write("0", "00000001.log", record(4))
     assert collector.tick().rows == 1
     assert sorted(collected(lake)) == ["pred_1", "pred_2", "pred_3", "pred_4"]
+
+
+def test_a_lake_that_takes_no_rows_is_a_failure_and_no_waiting(
+    metadata: SqlMetadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, lake = FakeLog(), FakeLake()
+    log.write("0", "00000001.log", record(1), record(2))
+
+    def broken(*args: object, **more: object) -> bool:
+        raise UnavailableError("table predictions of the lake cannot be used", code="lake_unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lake, "append", broken)
+        for _ in range(2):
+            with pytest.raises(InternalError, match=r"2 of them wait .* table predictions of the lake") as caught:
+                Collector(metadata, log, lake, ManualClock(1)).tick()
+            assert caught.value.code == "collection_stopped"
+    assert Collector(metadata, log, lake, ManualClock(1)).tick().rows == 2
+    assert sorted(collected(lake)) == ["pred_1", "pred_2"]
 
 
 def test_a_finished_segment_goes_and_the_last_one_stays(metadata: SqlMetadata) -> None:

@@ -43,6 +43,17 @@ def an_append_is_made_once(open_lake: Open) -> None:
     assert lake.version("S", "nobody") == 0
 
 
+def what_was_committed_is_synced_on_demand(open_lake: Open) -> None:
+    lake = open_lake()
+    lake.sync("T")
+    assert lake.table_version("T") == -1, "nothing is made"
+    lake.append("S", rows(1), app_id="S", version=1)
+    for again in (lake, open_lake()):
+        again.sync("S")
+        again.sync("S")
+    assert (lake.count("S"), lake.version("S", "S")) == (1, 1)
+
+
 def a_table_that_is_not_there_is_empty_but_cannot_be_read(open_lake: Open) -> None:
     lake = open_lake()
     assert (lake.count("T"), lake.version("T", "T"), lake.table_version("T"), lake.types("T")) == (0, 0, -1, {})
@@ -137,6 +148,7 @@ def bounds(lake: DeltaLake, table: str) -> dict[str, Any]:
 CHECKS = (
     a_file_is_taken_as_it_is_once_with_right_statistics,
     an_append_is_made_once,
+    what_was_committed_is_synced_on_demand,
     a_table_that_is_not_there_is_empty_but_cannot_be_read,
     reading_gives_physical_values_in_lsn_order,
     nothing_to_add_still_counts_as_a_version,

@@ -74,6 +74,8 @@ class LakeCommitter:
         lsn = self._commit_events(source, columns)
         batch = self._commit_quarantine(source)
         self._commit_changes(source)
+        for table in (source, quarantine_table(source), changes_table(source)):
+            self._lake.sync(table)  # a commit that was found made already may not be on the disk yet
         self._log.trim(source, through_lsn=lsn, through_batch=batch)
         return self.horizon(source)
 

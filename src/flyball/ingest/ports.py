@@ -250,6 +250,10 @@ class LakeTables(Protocol):
         """`append` of the rows of a file, without reading them where the table takes them as they are. The file may be
         removed afterwards."""
 
+    def sync(self, table: str) -> None:
+        """Make durable what was committed to the table, by whomever. An append does so by itself, but its writer may
+        fail or die between the two. Idempotent; nothing to do where there is no such table."""
+
     def version(self, table: str, app_id: str) -> int:
         """The last version that the application committed; 0: none."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flyball.kernel.clock import Clock
+from flyball.kernel.errors import InternalError, UnavailableError
 from flyball.loop.ports import Lake, Manifest, Metadata, Piece, PredictionLog, Unit
 from flyball.loop.records import TABLE, failed, frame
 from flyball.rollout.evidence import TOTAL_WEIGHT, ArmCounts
@@ -63,7 +64,11 @@ class Collector:
         self._max_records = max_records
 
     def tick(self) -> Collected:
-        """Collect what there is; a manifest that a crash left open is finished first."""
+        """Collect what there is; a manifest that a crash left open is finished first.
+
+        Raises, with the manifest left open, `ExhaustedError` (`disk_full`) or `InternalError` (`collection_stopped`)
+        where the lake takes no rows.
+        """
         with self._metadata.read() as unit:
             pending = unit.loop.pending()
         rows = self._commit(pending, None) if pending else 0
@@ -105,7 +110,14 @@ class Collector:
             for piece in manifest.pieces:
                 records.extend(self._log.read(piece.slot, piece.segment, piece.start, end=piece.end).records)
         self._at("append")
-        self._lake.append(TABLE, frame(records), app_id=APP_ID, version=manifest.n)
+        try:
+            self._lake.append(TABLE, frame(records), app_id=APP_ID, version=manifest.n)
+        except UnavailableError as error:  # the lake is no process that comes back by itself: a waiting loop looks well
+            raise InternalError(
+                f"predictions are not collected, {len(records)} of them wait in the prediction log: {error.message}",
+                code="collection_stopped",
+                hint="nothing is lost; each tick tries again",
+            ) from error
         self._at("close")
         with self._metadata.write() as unit:
             for observe in self._observers:

@@ -63,7 +63,6 @@ class DeltaLake:
         self._keep_hours = keep_hours
         self._monotonic = monotonic
         self._vacuumed: dict[str, float] = {}
-        self._checkpoints: dict[str, int] = {}  # the version of each table's newest checkpoint
         self._tables: dict[str, DeltaTable] = {}
         self._durable: dict[str, int] = {}  # the version through which each table is known to be on the disk
         self._lock = threading.RLock()
@@ -84,8 +83,8 @@ class DeltaLake:
 
     def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> bool:
         with self._lock, _translated(table):
+            self.sync(table)  # whoever committed last may have died before it was on the disk
             if self.version(table, app_id) >= version:
-                self._sync(table)  # whoever committed it may have died before it was on the disk
                 return False
             current = self._open(table)
             frame = _fitted(frame, self.types(table), table)
@@ -107,8 +106,8 @@ class DeltaLake:
             current = self._open(table) or self._create(table, file)
             if not self._takes(table, file):
                 return self.append(table, pl.read_parquet(file.path), app_id=app_id, version=version)
+            self.sync(table)
             if self.version(table, app_id) >= version:
-                self._sync(table)
                 return False
             name = f"part-{uuid4()}.parquet"
             _link(file.path, self.table_path(table) / name)
@@ -130,6 +129,11 @@ class DeltaLake:
             self._sync(table)
             self._keep(table)
             return True
+
+    def sync(self, table: str) -> None:
+        with self._lock, _translated(table):
+            if self._open(table) is not None:
+                self._sync(table)
 
     def _create(self, table: str, file: LakeFile) -> DeltaTable:
         """A table without rows for files such as this."""
@@ -223,14 +227,12 @@ class DeltaLake:
             self._make_checkpoint(table)
 
     def _checkpoint(self, table: str) -> int:
-        """The version of the newest checkpoint; -1: there is none."""
-        if table not in self._checkpoints:
-            try:
-                pointer = json.loads((self.table_path(table) / "_delta_log" / "_last_checkpoint").read_bytes())
-                self._checkpoints[table] = int(pointer["version"])
-            except (FileNotFoundError, ValueError, KeyError):  # none yet, or one that was cut off
-                self._checkpoints[table] = -1
-        return self._checkpoints[table]
+        """The version of the newest checkpoint, whichever process made it; -1: there is none."""
+        try:
+            pointer = json.loads((self.table_path(table) / "_delta_log" / "_last_checkpoint").read_bytes())
+            return int(pointer["version"])
+        except (FileNotFoundError, ValueError, KeyError):  # none yet, or one that was cut off
+            return -1
 
     def _make_checkpoint(self, table: str) -> None:
         """Sum the commits up in one file, on the disk before any commit that it stands for may be cleaned up."""
@@ -240,26 +242,28 @@ class DeltaLake:
         for name in (f"{current.version():020}.checkpoint.parquet", "_last_checkpoint"):
             _sync_file(log / name)
         sync_directory(log)
-        self._checkpoints[table] = current.version()
 
     def _sync(self, table: str) -> None:
         """Make commits durable that are not known to be: their files, their entries, and their directories.
 
-        A writer syncs each commit before the next, so of those of an earlier process the newest few are enough.
+        A writer syncs each commit before the next, so of those of an earlier process the newest few are enough. What
+        was cleaned up since then needs no sync: a commit that a checkpoint stands for, a file that was merged.
         """
         current = self._require(table)
         newest = current.version()
         since = self._durable.get(table, max(newest - UNSYNCED, -1))
         if since >= newest:
             return
+        checkpoint = self._checkpoint(table)
         folder = self.table_path(table)
         log = folder / "_delta_log"
         for version in range(since + 1, newest + 1):
             commit = log / f"{version:020}.json"
-            for line in commit.read_text().splitlines():
-                added = json.loads(line).get("add")
-                if added:
-                    _sync_file(folder / added["path"])
+            if version < checkpoint and not commit.exists():
+                continue
+            for added in _added(commit):
+                if (folder / added).exists() or added in current.get_add_actions().column("path").to_pylist():
+                    _sync_file(folder / added)
             _sync_file(commit)
         for directory in (folder, log, folder.parent) if since < 0 else (folder, log):
             sync_directory(directory)
@@ -357,6 +361,12 @@ def _fitted(frame: pl.DataFrame, types: dict[str, pl.DataType], table: str) -> p
                 hint="give the column with the new type another name",
             )
     return frame
+
+
+def _added(commit: Path) -> list[str]:
+    """The paths of the files that a commit adds, from the table's folder."""
+    actions = (json.loads(line) for line in commit.read_text().splitlines())
+    return [action["add"]["path"] for action in actions if "add" in action]
 
 
 def _link(path: Path, to: Path) -> None:

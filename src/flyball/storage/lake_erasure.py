@@ -74,14 +74,13 @@ class LakeErasure:
 
     def _purge(self, table: str) -> None:
         """Leave nothing but the newest version. The checkpoint comes before what it takes the place of goes."""
+        self._lake._sync(table)  # before the files of what is not on the disk yet may go
         current = self._lake._require(table)
         current.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=self._alone)
-        current = self._lake._require(table)
         self._lake._sync(table)
-        current.create_checkpoint()
-        newest = current.version()
+        self._lake._make_checkpoint(table)
+        newest = self._lake._checkpoint(table)
         log = self._lake.table_path(table) / "_delta_log"
-        sync_directory(log)
         for path in log.iterdir():
             number = path.name[:20]
             if number.isdigit() and int(number) < newest:
