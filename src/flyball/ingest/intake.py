@@ -90,23 +90,32 @@ class Intake:
         with self._lock:
             answers: dict[int, Receipt | FlyballError] = {}
             refused: list[RefusedBatch] = []
-            batches = list(self._batches(pushes, answers, refused))
+            batches: list[tuple[NewBatch, list[Part]]] = []
+            left, prints = list(range(len(pushes))), dict[int, str]()
+            while left:
+                batches += self._batches(pushes, left, answers, refused)
+                left = _untaken(pushes, left, batches, answers, prints)
             self._commit(batches, answers, refused)
             self._answer_repeated(pushes, answers)
         return [answers[place] for place in range(len(pushes))]
 
     def _batches(
-        self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError], refused: list[RefusedBatch]
+        self,
+        pushes: Sequence[Push],
+        places: Sequence[int],
+        answers: dict[int, Receipt | FlyballError],
+        refused: list[RefusedBatch],
     ) -> Iterator[tuple[NewBatch, list[Part]]]:
-        """A batch for each run of pushes that can be judged together; answers what needs no commit."""
+        """A batch for each run of the pushes at `places` that can be judged together, the first of each idempotency
+        key; answers what needs no commit."""
         batches: list[Batch] = []
         newest: dict[tuple[str, bool], Batch] = {}
         seen: set[tuple[str, str]] = set()
-        for place, push in enumerate(pushes):
-            key = (push.source, push.idempotency_key)
-            if push.idempotency_key and key in seen:
-                continue  # answered after the commit of the first
-            seen.add(key)
+        for place in places:
+            push = pushes[place]
+            if push.idempotency_key and push.key in seen:
+                continue  # what becomes of it depends on what becomes of the first
+            seen.add(push.key)
             try:
                 print_ = self._admit(push)
                 if isinstance(print_, Receipt):
@@ -205,17 +214,14 @@ class Intake:
                 )
 
     def _answer_repeated(self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError]) -> None:
-        """Pushes with the idempotency key of an earlier one among the same."""
+        """Pushes with an idempotency key that an earlier one among the same took: they are in the log by now."""
         for place, push in enumerate(pushes):
             if place in answers:
                 continue
             try:
                 again = self._admit(push)
-                if isinstance(again, Receipt):
-                    answers[place] = again
-                else:  # the first of this key was refused whole, so this one has its own answer
-                    first = next(i for i, p in enumerate(pushes) if p.idempotency_key == push.idempotency_key)
-                    answers[place] = answers[first]
+                assert isinstance(again, Receipt)
+                answers[place] = again
             except FlyballError as error:
                 answers[place] = error
 
@@ -361,6 +367,34 @@ def _again(push: Push, print_: str, stored: StoredAnswer) -> Receipt:
             hint="repeat a key only to repeat the same rows; give new rows a new key",
         )
     return replayed(push.source, stored)
+
+
+def _untaken(
+    pushes: Sequence[Push],
+    left: Sequence[int],
+    batches: Sequence[tuple[NewBatch, list[Part]]],
+    answers: dict[int, Receipt | FlyballError],
+    prints: dict[int, str],
+) -> list[int]:
+    """Of the pushes at `left`, those whose idempotency key no batch takes, since the pushes before them with that key
+    were refused; a refused push takes no key. One with the rows of a refused one is answered as that one is.
+    `prints` remembers fingerprints by place."""
+    taken = {part.push.key for _, parts in batches for part in parts}
+    untaken = [place for place in left if pushes[place].idempotency_key and pushes[place].key not in taken]
+    if all(place in answers for place in untaken):
+        return []
+    errors: dict[tuple[str, str, bool, str], FlyballError] = {}
+    for place in untaken:
+        push = pushes[place]
+        if place not in prints:
+            prints[place] = push.fingerprint or fingerprint(push.rows)
+        same = (*push.key, push.live, prints[place])
+        answer = answers.get(place)
+        if isinstance(answer, FlyballError):
+            errors.setdefault(same, answer)
+        elif answer is None and same in errors:
+            answers[place] = errors[same]
+    return [place for place in untaken if place not in answers]
 
 
 def _all_good(
