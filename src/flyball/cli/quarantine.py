@@ -59,6 +59,8 @@ def retry(source: str, rule: str, ids: tuple[str, ...], client: Client, as_json:
     text = f"{source}: {done['accepted']} of {done['retried']} rows accepted, {done['quarantined']} still in quarantine"
     if done["duplicates"]:
         text += f", {done['duplicates']} were there already"
+    if done.get("superseded"):
+        text += f", {done['superseded']} superseded by a later version or deletion of the same key"
     show(done, as_json=as_json, text=text)
 
 
