@@ -81,3 +81,16 @@ def test_a_row_that_is_not_there_is_said(ingest: Ingest) -> None:
     ran = flyball("quarantine", "show", "Payments:5.1")
     assert ran.status == 3
     assert "flyball quarantine list Payments" in ran.err
+
+
+def test_a_retry_says_that_a_later_version_was_there(ingest: Ingest) -> None:
+    tight, wide = (msgspec.structs.replace(spec, corrections=True) for spec in (PAYMENTS, WIDER))
+    ingest.load_plan({"sources": [tight], "views": []})
+    ingest.append("Payments", [payment(1, amount=-1), payment(2, amount=-1)])
+    ingest.append("Payments", [{"id": "p1", "_deleted": True}])
+    ingest.load_plan({"sources": [wide], "views": []})
+    assert flyball("quarantine", "retry", "Payments").out == (
+        "Payments: 1 of 2 rows accepted, 0 still in quarantine, "
+        "1 superseded by a later version or deletion of the same key\n"
+    )
+    assert flyball("quarantine", "show", "Payments:1.1").out.startswith("Payments:1.1 is superseded; ")

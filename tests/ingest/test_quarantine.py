@@ -53,7 +53,14 @@ def test_rows_are_taken_once_when_the_contract_was_mended(tmp_path: Path, flushe
     mend(ingest, WIDER)
     clock.advance_to(clock.now() + HOUR)
     done = ingest.retry("Payments")
-    assert done == {"source": "Payments", "retried": 3, "accepted": 2, "duplicates": 0, "quarantined": 1}
+    assert done == {
+        "source": "Payments",
+        "retried": 3,
+        "accepted": 2,
+        "duplicates": 0,
+        "superseded": 0,
+        "quarantined": 1,
+    }
     assert ingest.retry("Payments")["accepted"] == 0
     again = make_ingest(tmp_path, clock=clock, sources=[WIDER])
     assert again.retry("Payments")["retried"] == 1
@@ -118,7 +125,7 @@ def test_a_key_that_came_meanwhile_is_not_taken_twice(tmp_path: Path) -> None:
     ingest.append("Payments", [payment(1, amount=7)])
     mend(ingest, WIDER)
     assert ingest.retry("Payments") == {
-        "source": "Payments", "retried": 2, "accepted": 1, "duplicates": 1, "quarantined": 0,
+        "source": "Payments", "retried": 2, "accepted": 1, "duplicates": 1, "superseded": 0, "quarantined": 0,
     }  # fmt: skip
     ingest.flush()
     assert ingest.events("Payments")["amount"].to_list() == [700]

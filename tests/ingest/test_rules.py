@@ -17,7 +17,7 @@ from flyball.ingest.service import Ingest
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.errors import FlyballError, InternalError, InvalidError
 from flyball.kernel.times import MINUTE
-from tests.ingest.sources import NOW, PAYMENTS, SECOND, make_ingest, payment
+from tests.ingest.sources import LIVE_ONLY, NOW, PAYMENTS, SECOND, make_ingest, payment
 
 AT = NOW // SECOND
 DEAR = ["ge", ["col", "Payments", "amount"], ["mul", ["lit", 10], ["col", "Payments", "items"]]]
@@ -197,3 +197,44 @@ def test_a_core_without_an_evaluator_says_so_instead_of_letting_rows_pass() -> N
 
 def test_no_rule_of_a_source_can_be_taken_for_one_that_every_source_has() -> None:
     assert {rule.value for rule in Rule} == BUILT_IN
+
+
+def test_a_key_of_another_source_does_not_answer_for_a_push_that_comes_with_it(tmp_path: Path) -> None:
+    spec = with_rules(rule("check", expr=DEAR, action="reject_batch"))
+    ingest = make_ingest(tmp_path, sources=[spec, LIVE_ONLY])
+    bad, good = [payment(1, amount=1, items=9)], [payment(2, amount=90, items=9)]
+    clicks = Push(source="Clicks", rows=[{"page": "a", "at": AT}], idempotency_key="b7")
+    answers = ingest.append_many([
+        clicks,
+        Push(source="Payments", rows=bad, idempotency_key="b7"),
+        Push(source="Payments", rows=bad, idempotency_key="b7"),
+        Push(source="Payments", rows=good, idempotency_key="b7"),
+        Push(source="Payments", rows=good, idempotency_key="b7"),
+        Push(source="Payments", rows=bad, idempotency_key="b7"),
+        clicks,
+    ])  # fmt: skip
+    said = [a.code if isinstance(a, FlyballError) else (a.source, a.accepted, a.replayed) for a in answers]
+    assert said == [
+        ("Clicks", 1, False),
+        "batch_refused",
+        "batch_refused",
+        ("Payments", 1, False),
+        ("Payments", 1, True),
+        "batch_refused",
+        ("Clicks", 1, True),
+    ]
+    ingest.flush()
+    assert ingest.events("Payments")["id"].to_list() == ["p2"]
+    assert source(ingest)["refused"] == {"the_check": 1}, "the same rows again are not judged again"
+
+
+def test_of_pushes_with_one_key_the_first_that_is_not_refused_takes_it(tmp_path: Path) -> None:
+    ingest = core(tmp_path, rule("check", expr=DEAR, action="reject_batch"))
+    pushes = [
+        Push(source="Payments", rows=rows, idempotency_key="k")
+        for rows in (5, [payment(1, amount=1, items=9)], [payment(2, amount=1, items=9)], [payment(3)], [payment(4)])
+    ]
+    answers = ingest.append_many(pushes)
+    said = [a.code if isinstance(a, FlyballError) else a.accepted for a in answers]
+    assert said == ["bad_rows", "batch_refused", "batch_refused", 1, "idempotency_key_used"]
+    assert source(ingest)["refused"] == {"the_check": 2}

@@ -27,7 +27,7 @@ def quarantine() -> None:
 @quarantine.command("list", epilog="Example: flyball quarantine list Trips --rule null")
 @click.argument("source", default="")
 @rule_option
-@click.option("--all", "everything", is_flag=True, help="Rows that were retried or dropped, too.")
+@click.option("--all", "everything", is_flag=True, help="Rows that were retried, superseded or dropped, too.")
 @click.option("--limit", default=20, show_default=True, help="Rows of each source.")
 @platform_options
 def list_rows(source: str, rule: str, everything: bool, limit: int, client: Client, as_json: bool) -> None:
@@ -54,11 +54,17 @@ def show_row(id: str, client: Client, as_json: bool) -> None:
 @id_option
 @platform_options
 def retry(source: str, rule: str, ids: tuple[str, ...], client: Client, as_json: bool) -> None:
-    """Take the open rows of SOURCE that the contract of now accepts; the others stay, with the reason of now."""
+    """Take the open rows of SOURCE that the contract of now accepts; the others stay, with the reason of now.
+
+    Where SOURCE takes corrections, a row of whose key a later version or deletion was accepted is not taken: it is
+    superseded, and done with.
+    """
     done = client.retry(source, rule=rule, ids=ids)
     text = f"{source}: {done['accepted']} of {done['retried']} rows accepted, {done['quarantined']} still in quarantine"
     if done["duplicates"]:
         text += f", {done['duplicates']} were there already"
+    if done.get("superseded"):
+        text += f", {done['superseded']} superseded by a later version or deletion of the same key"
     show(done, as_json=as_json, text=text)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from flyball.http.messages import Request, Response, json_response
 from flyball.kernel.errors import InvalidError
 
-STATES = ("open", "retried", "dropped")
+STATES = ("open", "retried", "superseded", "dropped")
 
 
 class QuarantineCore(Protocol):

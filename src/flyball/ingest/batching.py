@@ -13,9 +13,10 @@ import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.ingest.body import ArrowBody, JsonBody, RowReader, json_rows
-from flyball.ingest.receipts import Push
+from flyball.ingest.ports import NewBatch
+from flyball.ingest.receipts import Push, Receipt, fingerprint
 from flyball.ingest.rows import Rows, from_dicts, from_frame, require_columns
-from flyball.kernel.errors import InvalidError
+from flyball.kernel.errors import FlyballError, InvalidError
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,34 @@ class Batch:
         rows = _joined([given.rows for given in self._given])
         bodies = [(part.start, g.body) for part, g in zip(self.parts, self._given, strict=True) if g.body is not None]
         return reader.columns(rows, bodies) if bodies else from_dicts(rows, spec)
+
+
+def untaken(
+    pushes: Sequence[Push],
+    left: Sequence[int],
+    batches: Sequence[tuple[NewBatch, Sequence[Part]]],
+    answers: dict[int, Receipt | FlyballError],
+    prints: dict[int, str],
+) -> list[int]:
+    """Of the pushes at `left`, those whose idempotency key no batch takes, since the pushes before them with that key
+    were refused; a refused push takes no key. One with the rows of a refused one is answered as that one is.
+    `prints` remembers fingerprints by place."""
+    taken = {part.push.key for _, parts in batches for part in parts}
+    again = [place for place in left if pushes[place].idempotency_key and pushes[place].key not in taken]
+    if all(place in answers for place in again):
+        return []
+    errors: dict[tuple[str, str, bool, str], FlyballError] = {}
+    for place in again:
+        push = pushes[place]
+        if place not in prints:
+            prints[place] = push.fingerprint or fingerprint(push.rows)
+        same = (*push.key, push.live, prints[place])
+        answer = answers.get(place)
+        if isinstance(answer, FlyballError):
+            errors.setdefault(same, answer)
+        elif answer is None and same in errors:
+            answers[place] = errors[same]
+    return [place for place in again if place not in answers]
 
 
 def _joined(parts: Sequence[Any]) -> list[Any]:

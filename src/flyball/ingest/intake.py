@@ -5,28 +5,29 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from flyball.define.derive import stem_of
 from flyball.define.spec import SourceSpec
 from flyball.ingest.backlog import Backlog
-from flyball.ingest.batching import Batch, Part, read_push
+from flyball.ingest.batching import Batch, Part, read_push, untaken
 from flyball.ingest.body import RowReader
 from flyball.ingest.compiled import warm
 from flyball.ingest.contract import Checked, check
 from flyball.ingest.derive import Moment
-from flyball.ingest.files import Chunk, open_file
+from flyball.ingest.files import open_file
 from flyball.ingest.frames import meanings
-from flyball.ingest.load import Load, Progress
+from flyball.ingest.load import Load, Progress, ahead, with_more
 from flyball.ingest.ports import (
     Conditions,
     Entry,
     EventLog,
+    LakeTables,
     NewBatch,
     QuarantineChange,
     RefusedBatch,
@@ -36,10 +37,9 @@ from flyball.ingest.receipts import Push, Receipt, added, answer_of, fingerprint
 from flyball.ingest.rejection import suggestion
 from flyball.ingest.rows import Rows, from_dicts
 from flyball.ingest.rules import Came, no_conditions, refusal_error
+from flyball.ingest.versions import Versions, judged_again
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import ConflictError, FlyballError, InvalidError, NotFoundError
-
-_Item = TypeVar("_Item")
 
 
 class Intake:
@@ -90,23 +90,32 @@ class Intake:
         with self._lock:
             answers: dict[int, Receipt | FlyballError] = {}
             refused: list[RefusedBatch] = []
-            batches = list(self._batches(pushes, answers, refused))
+            batches: list[tuple[NewBatch, list[Part]]] = []
+            left, prints = list(range(len(pushes))), dict[int, str]()
+            while left:
+                batches += self._batches(pushes, left, answers, refused)
+                left = untaken(pushes, left, batches, answers, prints)
             self._commit(batches, answers, refused)
             self._answer_repeated(pushes, answers)
         return [answers[place] for place in range(len(pushes))]
 
     def _batches(
-        self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError], refused: list[RefusedBatch]
+        self,
+        pushes: Sequence[Push],
+        places: Sequence[int],
+        answers: dict[int, Receipt | FlyballError],
+        refused: list[RefusedBatch],
     ) -> Iterator[tuple[NewBatch, list[Part]]]:
-        """A batch for each run of pushes that can be judged together; answers what needs no commit."""
+        """A batch for each run of the pushes at `places` that can be judged together, the first of each idempotency
+        key; answers what needs no commit."""
         batches: list[Batch] = []
         newest: dict[tuple[str, bool], Batch] = {}
         seen: set[tuple[str, str]] = set()
-        for place, push in enumerate(pushes):
-            key = (push.source, push.idempotency_key)
-            if push.idempotency_key and key in seen:
-                continue  # answered after the commit of the first
-            seen.add(key)
+        for place in places:
+            push = pushes[place]
+            if push.idempotency_key and push.key in seen:
+                continue  # what becomes of it depends on what becomes of the first
+            seen.add(push.key)
             try:
                 print_ = self._admit(push)
                 if isinstance(print_, Receipt):
@@ -177,6 +186,7 @@ class Intake:
             columns=meanings(spec),
             entries=tuple(_entry(number, part, checked, spec) for number, part in enumerate(parts)),
             rejected=tuple(row.to_data() for row in checked.rejected),
+            rejected_after=_good_before(checked) if spec.corrections else (),
             duplicates=len(checked.duplicate_places),
             bulk=bulk,
             warnings=added(checked.warnings),
@@ -205,17 +215,14 @@ class Intake:
                 )
 
     def _answer_repeated(self, pushes: Sequence[Push], answers: dict[int, Receipt | FlyballError]) -> None:
-        """Pushes with the idempotency key of an earlier one among the same."""
+        """Pushes with an idempotency key that an earlier one among the same took: they are in the log by now."""
         for place, push in enumerate(pushes):
             if place in answers:
                 continue
             try:
                 again = self._admit(push)
-                if isinstance(again, Receipt):
-                    answers[place] = again
-                else:  # the first of this key was refused whole, so this one has its own answer
-                    first = next(i for i, p in enumerate(pushes) if p.idempotency_key == push.idempotency_key)
-                    answers[place] = answers[first]
+                assert isinstance(again, Receipt)
+                answers[place] = again
             except FlyballError as error:
                 answers[place] = error
 
@@ -267,10 +274,10 @@ class Intake:
         file = open_file(path, spec, format=format)
         key = idempotency_key or f"file:{file.digest[:32]}:{spec.hash[:16]}"
         load = Load(spec, progress)
-        chunks = _with_more(file.chunks(spec, size=self._chunk_rows), spec)
+        chunks = with_more(file.chunks(spec, size=self._chunk_rows), spec)
         # A chunk is written while the next one is judged and the one after it is read.
         with ThreadPoolExecutor(1, "bulk-commit") as committing, ThreadPoolExecutor(1, "bulk-read") as reading:
-            for number, (chunk, more) in enumerate(_ahead(chunks, reading)):
+            for number, (chunk, more) in enumerate(ahead(chunks, reading)):
                 push = Push(
                     source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
                     fingerprint=file.digest[:32],
@@ -301,21 +308,33 @@ class Intake:
     # --- quarantine
 
     def append_again(
-        self, source: str, rows: Sequence[Any], places: Sequence[QuarantineChange], *, live: bool, strict: bool
+        self,
+        source: str,
+        rows: Sequence[Any],
+        places: Sequence[QuarantineChange],
+        *,
+        live: bool,
+        strict: bool,
+        lake: LakeTables,
     ) -> Counter[str]:
         """Judge quarantined rows by the contract of now and take those that pass, in one transaction with what becomes
-        of each. `places` says which rows they are; counts rows by `accepted`, `duplicates` and `quarantined`.
+        of each. `places` says which rows they are; counts rows by `accepted`, `duplicates`, `superseded` and
+        `quarantined`. Called while nothing moves from the log to the lake, and under one plan.
 
         Raises `ConflictError` (`quarantine_changed`), with nothing stored, where one of them is not open any more.
         """
+        spec = self.source(source)
+        came = Came(live=live, pushes=((0, len(rows)),), again=True)
+        checked = check(
+            from_dicts(rows, spec, strict=strict), spec, now=self._clock.now(), live=live, came=came,
+            conditions=self._conditions,
+        )  # fmt: skip
+        versions = Versions(self._log, lake, source, checked, places) if spec.corrections else None
+        if versions is not None:
+            versions.catch_up()  # most of the reading is done before pushes have to wait for it
         with self._lock:
-            spec = self.source(source)
-            came = Came(live=live, pushes=((0, len(rows)),), again=True)
-            checked = check(
-                from_dicts(rows, spec, strict=strict), spec, now=self._clock.now(), live=live, came=came,
-                conditions=self._conditions,
-            )  # fmt: skip
-            changes = _outcomes(checked, places)
+            old = () if versions is None else versions.superseded()
+            checked, changes = judged_again(checked, places, old)
             if checked.frame.is_empty():
                 self._log.resolve(source, changes, now=self._clock.now())
             else:
@@ -327,6 +346,7 @@ class Intake:
         return Counter(
             accepted=checked.frame.height,
             duplicates=len(checked.duplicate_places),
+            superseded=len(old),
             quarantined=len(checked.rejected),
         )
 
@@ -378,38 +398,9 @@ def _all_good(
     return False
 
 
-def _with_more(chunks: Iterator[Chunk], spec: SourceSpec) -> Iterator[tuple[Chunk, bool]]:
-    """Each chunk, and whether another follows; looked up only where a rule asks how large the file is."""
-    if not any(rule.kind == "volume" for rule in spec.rules):
-        yield from ((chunk, True) for chunk in chunks)
-        return
-    waiting = next(chunks, None)
-    while waiting is not None:
-        following = next(chunks, None)
-        yield waiting, following is not None
-        waiting = following
-
-
-def _ahead(items: Iterator[_Item], reading: Executor) -> Iterator[_Item]:
-    """The same, each next one made while the one before is in use."""
-    end = object()
-    waiting = reading.submit(next, items, end)
-    while (item := waiting.result()) is not end:
-        waiting = reading.submit(next, items, end)
-        yield cast(_Item, item)
-
-
-def _outcomes(checked: Checked, rows: Sequence[QuarantineChange]) -> tuple[QuarantineChange, ...]:
-    """What became of quarantined rows that were judged again."""
-    found = {place: replace(rows[place], state="retried") for place in checked.duplicate_places}
-    found |= {
-        place: replace(rows[place], state="retried", lsn=lsn) for lsn, place in enumerate(checked.places.tolist(), 1)
-    }
-    for place, row in zip(checked.rejected_places, checked.rejected, strict=True):
-        found[place] = replace(
-            rows[place], state="open", rule=str(row.rule), column=row.column, value=row.value, message=row.message
-        )
-    return tuple(found[place] for place in sorted(found))
+def _good_before(checked: Checked) -> tuple[int, ...]:
+    """Of each rejected row, how many of the good ones stood before it."""
+    return tuple(np.searchsorted(checked.places, checked.rejected_places).tolist())
 
 
 def _entry(number: int, part: Part, checked: Checked, spec: SourceSpec) -> Entry:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import replace
+from typing import TypeVar, cast
 
 import polars as pl
 
@@ -14,6 +15,8 @@ from flyball.ingest.files import Chunk
 from flyball.ingest.keys import key_words
 from flyball.ingest.receipts import Receipt
 from flyball.ingest.seen import Seen
+
+_Item = TypeVar("_Item")
 
 Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
 SEEN = 1 << 23  # keys of a load that are remembered (up to 0.5 GB); a repetition further apart is found when applied
@@ -73,3 +76,24 @@ class Load:
             places=checked.places[~again],
             duplicate_places=tuple(sorted([*checked.duplicate_places, *checked.places[again].tolist()])),
         )
+
+
+def with_more(chunks: Iterator[Chunk], spec: SourceSpec) -> Iterator[tuple[Chunk, bool]]:
+    """Each chunk, and whether another follows; looked up only where a rule asks how large the file is."""
+    if not any(rule.kind == "volume" for rule in spec.rules):
+        yield from ((chunk, True) for chunk in chunks)
+        return
+    waiting = next(chunks, None)
+    while waiting is not None:
+        following = next(chunks, None)
+        yield waiting, following is not None
+        waiting = following
+
+
+def ahead(items: Iterator[_Item], reading: Executor) -> Iterator[_Item]:
+    """The same, each next one made while the one before is in use."""
+    end = object()
+    waiting = reading.submit(next, items, end)
+    while (item := waiting.result()) is not end:
+        waiting = reading.submit(next, items, end)
+        yield cast(_Item, item)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -38,7 +38,8 @@ class NewBatch:
     `columns` says what the physical values mean: name → (type, scale). `bulk`: a large load, which the log may keep in
     a file of its own. `duplicates` is how many rows were dropped before it. `warnings`: rule → rows that were accepted
     all the same. `rows_of_last`: the size of its last push, where a rule asks for it. `changes`: what this batch makes
-    of quarantined rows; the `lsn` of a change counts within the batch, from 1. `position`: where whoever read these
+    of quarantined rows; the `lsn` of a change counts within the batch, from 1. `rejected_after`: of each rejected row,
+    how many rows of the frame came before it, where the source takes corrections. `position`: where whoever read these
     rows elsewhere stands once they are stored; kept in the same transaction.
     """
 
@@ -48,6 +49,7 @@ class NewBatch:
     columns: Mapping[str, tuple[ColumnType, int]]
     entries: tuple[Entry, ...] = ()
     rejected: tuple[dict[str, Any], ...] = ()
+    rejected_after: tuple[int, ...] = ()
     duplicates: int = 0
     bulk: bool = False
     warnings: Mapping[str, int] = field(default_factory=dict)
@@ -123,20 +125,23 @@ class RefusedBatch:
     at: int = 0
 
 
+QuarantineState = Literal["open", "retried", "superseded", "dropped"]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuarantineChange:
-    """What became of a quarantined row: it was `retried` (and accepted), `dropped`, or tried in vain and is still
-    `open` for a reason of now.
+    """What became of a quarantined row: it was `retried` (and accepted), `superseded` by a version of its key that came
+    after it, `dropped`, or tried in vain and is still `open` for a reason of now.
 
     Args:
         batch, place: which row: the batch it came in, and its place among that batch's quarantined rows, from 1.
-        lsn: of the event that it became; 0: it became none, since it was dropped or its key was there already.
+        lsn: of the event that it became; 0: it became none, since it was dropped or superseded, or its key was there.
         number: counts the changes of all sources; set when it is read.
     """
 
     batch: int
     place: int
-    state: Literal["open", "retried", "dropped"]
+    state: QuarantineState
     rule: str = ""
     column: str = ""
     value: str | None = None
@@ -219,6 +224,10 @@ class EventLog(Protocol):
 
     def resolve(self, source: str, changes: Sequence[QuarantineChange], *, now: int) -> None:
         """Note what became of quarantined rows, in one transaction. Raises `ConflictError` (`quarantine_changed`)."""
+
+    def arrivals(self, source: str, batches: Collection[int]) -> dict[int, Sequence[int]]:
+        """Of quarantined rows of a source with corrections, by batch and in their order, the last LSN that the source
+        had given out before the row came. A batch is left out that came before this was noted."""
 
     def quarantine_states(self, source: str) -> list[QuarantineChange]:
         """The newest change of each quarantined row that was ever touched."""

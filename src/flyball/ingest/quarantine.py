@@ -23,6 +23,7 @@ from flyball.kernel.errors import ConflictError, InvalidError, NotFoundError
 
 RETRY_ROWS = 10_000  # rows of one transaction
 _ID = re.compile(r"(?P<source>[A-Za-z][A-Za-z0-9_]*):(?P<batch>[1-9][0-9]{0,17})\.(?P<place>[1-9][0-9]{0,17})")
+_BECAME = ("accepted", "duplicates", "superseded", "quarantined")
 _SHAPELESS = frozenset({Rule.NOT_AN_OBJECT.value, Rule.BAD_JSON.value, Rule.FIELD_COUNT.value})
 
 
@@ -101,11 +102,12 @@ class Quarantine:
         """Judge open rows by the contract of now, and take those that pass: history as history, live ones as known now.
 
         Each row is taken once, whatever dies in between; those that fail again stay, with the new reason. A row that
-        is no row (a line that is not JSON, or has another number of fields) is left as it is.
+        is no row (a line that is not JSON, or has another number of fields) is left as it is. With corrections, a row
+        is not taken over a version of its key that was accepted after it came: it is `superseded`, and done with.
         """
         spec = self._intake.source(source)
         asked = self._asked(source, rule, ids)
-        count: Counter[str] = Counter(accepted=0, duplicates=0, quarantined=0)
+        count: Counter[str] = Counter()
         whole = [row for row in asked if row.data["rule"] not in _SHAPELESS]
         count["quarantined"] += len(asked) - len(whole)
         if any(not row.live for row in whole):
@@ -113,8 +115,8 @@ class Quarantine:
         for live, strict, rows in _alike(whole):
             places = [QuarantineChange(batch=row.batch, place=row.place, state="open") for row in rows]
             objects = [row.data["row"] for row in rows]
-            count += self._intake.append_again(source, objects, places, live=live, strict=strict)
-        return {"source": source, "retried": len(asked), "accepted": 0, "duplicates": 0, "quarantined": 0, **count}
+            count += self._intake.append_again(source, objects, places, live=live, strict=strict, lake=self._lake)
+        return {"source": source, "retried": len(asked), **{name: count[name] for name in _BECAME}}
 
     def drop(self, source: str, *, rule: str = "", ids: Sequence[str] = ()) -> dict[str, Any]:
         """Give open rows up. They stay in the lake until its retention, and are not retried any more."""

@@ -31,6 +31,11 @@ class Push:
     live: bool = True
     fingerprint: str = ""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its idempotency key is a key of: each source has its own."""
+        return self.source, self.idempotency_key
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:

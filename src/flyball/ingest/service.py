@@ -421,7 +421,8 @@ class Ingest:
     def quarantine(self, source: str, *, rule: str = "", state: str = "", limit: int = 100) -> dict[str, Any]:
         """The newest quarantined rows with their reasons, pii redacted: `{source, total, open, rules, rows, refused}`.
 
-        `state` is `open`, `retried` or `dropped`; empty: any. `refused` are the newest pushes refused whole.
+        `state` is `open`, `retried`, `superseded` or `dropped`; empty: any. `refused` are the newest pushes refused
+        whole.
         """
         with self._lock:
             return self._quarantine.listed(source, rule=rule, state=state, limit=limit)
@@ -433,7 +434,7 @@ class Ingest:
 
     def retry(self, source: str, *, rule: str = "", ids: Sequence[str] = ()) -> dict[str, Any]:
         """Take open rows of the quarantine that the contract of now accepts, each once: `{retried, accepted,
-        duplicates, quarantined}`."""
+        duplicates, superseded, quarantined}`. `superseded`: a version of the row's key was accepted after it came."""
         with self._lock:
             return self._quarantine.retry(source, rule=rule, ids=ids)
 

@@ -1,6 +1,7 @@
 """What the event log keeps of contracts: the state of quarantined rows, refused pushes, warnings.
 
     quarantine_states   by row that was ever retried or dropped: what became of it, and the newest reason
+    quarantine_arrivals by batch with quarantined rows of a source with corrections: the LSN before each of them
     refused             the newest refusals of each source
     contracts           totals by source: warnings and refusals by rule, resolved rows, the size of the last push
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from flyball.ingest.ports import QuarantineChange, RefusedBatch
@@ -26,6 +28,9 @@ CREATE TABLE IF NOT EXISTS quarantine_states (
     at INTEGER NOT NULL, PRIMARY KEY (source, batch, place)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS quarantine_by_number ON quarantine_states (source, number);
+CREATE TABLE IF NOT EXISTS quarantine_arrivals (
+    source TEXT NOT NULL, batch INTEGER NOT NULL, lsns BLOB NOT NULL, PRIMARY KEY (source, batch)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine_numbers (one INTEGER PRIMARY KEY CHECK (one = 1), next INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS refused (
     number INTEGER PRIMARY KEY AUTOINCREMENT, source TEXT NOT NULL, rule TEXT NOT NULL, at INTEGER NOT NULL,
@@ -68,6 +73,19 @@ def note_changes(run: Run, source: str, changes: Sequence[QuarantineChange], *, 
         number += 1
     run("INSERT INTO quarantine_numbers VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET next = excluded.next", (number,))
     add_to_contract(run, source, resolved=sum(change.state != "open" for change in changes))
+
+
+def note_arrivals(run: Run, source: str, batch: int, after: Sequence[int], *, first_lsn: int) -> None:
+    """Within a transaction: how many rows of the batch came before each of those of it that are quarantined."""
+    if after:
+        lsns = [first_lsn - 1 + count for count in after]
+        run("INSERT INTO quarantine_arrivals VALUES (?,?,?)", (source, batch, zlib.compress(json.dumps(lsns).encode())))
+
+
+def arrivals(select: Select, source: str, batches: Collection[int]) -> dict[int, Sequence[int]]:
+    sql = "SELECT lsns FROM quarantine_arrivals WHERE source = ? AND batch = ?"
+    found = {batch: select(sql, (source, batch)) for batch in sorted(set(batches))}
+    return {batch: json.loads(zlib.decompress(rows[0][0])) for batch, rows in found.items() if rows}
 
 
 def note_refused(run: Run, refused: Sequence[RefusedBatch], *, at: int) -> None:

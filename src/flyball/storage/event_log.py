@@ -21,7 +21,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -191,6 +191,7 @@ class SqliteEventLog:
         )
         contract_log.add_to_contract(run, source, warnings=batch.warnings, last_rows=batch.rows_of_last)
         contract_log.note_changes(run, source, batch.changes, first_lsn=first, at=known_at)
+        contract_log.note_arrivals(run, source, number, batch.rejected_after, first_lsn=first)
         if batch.position is not None:
             run("INSERT OR REPLACE INTO positions VALUES (?,?)", (source, batch.position))
         wall = time.time_ns() // 1_000
@@ -295,6 +296,9 @@ class SqliteEventLog:
 
     def refusals(self, source: str, *, limit: int) -> list[RefusedBatch]:
         return contract_log.refusals(self._select, source, limit=limit)
+
+    def arrivals(self, source: str, batches: Collection[int]) -> dict[int, Sequence[int]]:
+        return contract_log.arrivals(self._select, source, batches)
 
     def quarantine_states(self, source: str) -> list[QuarantineChange]:
         return contract_log.states(self._select, source)
