@@ -116,7 +116,8 @@ def test_a_version_whose_features_fail_rests_the_store_for_itself_alone(
 ) -> None:
     watch = Stopwatch()
     made = two_services(tmp_path, watch)
-    bad, read, tried = made.worker.state.services["bulk"].main.manifest, made.features.vectors, []
+    bad, read = made.worker.state.services["bulk"].main.manifest, made.features.vectors
+    tried: list[float] = []
 
     def vectors(manifest: Any, *rest: Any) -> Any:
         if manifest is bad and broken:
