@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flyball.cli import ingest as module
-from flyball.cli.ingest import files, load_all
+from flyball.cli.ingest import batches, files, load_all
 from flyball.kernel.errors import InvalidError, NotFoundError, UnavailableError
 
 
@@ -68,3 +68,10 @@ def test_where_nothing_answers_the_rest_is_not_tried(tmp_path: Path) -> None:
         load_all(platform, "Trips", tree(tmp_path, a_csv="down", b_csv="good"), True)
     assert platform.loaded == []
     assert module.FORMATS[0] == ".csv"
+
+
+def test_a_line_from_a_pipe_that_is_not_utf8_is_named() -> None:
+    assert list(batches([b'{"a": "\xc3\xa9"}\n', b"\n"])) == [[{"a": "é"}]]
+    with pytest.raises(InvalidError, match="line 2 is not JSON in UTF-8") as caught:
+        list(batches([b'{"a": 1}\n', b'{"a": "\xe9"}\n']))
+    assert caught.value.code == "bad_row"

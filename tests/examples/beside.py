@@ -98,7 +98,7 @@ def typed(command: str, running: TestPlatform, patch: pytest.MonkeyPatch) -> str
     """Run a command of a page, with what is piped into it; what it printed."""
     echoed, _, line = command.rpartition(" | ")
     if echoed:
-        patch.setattr("sys.stdin", io.StringIO(shlex.split(echoed)[1] + "\n"))
+        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(shlex.split(echoed)[1].encode() + b"\n")))
     patch.setattr(options, "connect", lambda state, url="": Beside(running))
     program, *arguments = shlex.split(line)
     assert program == "flyball"

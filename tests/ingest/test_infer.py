@@ -123,6 +123,63 @@ def test_the_command_prints_or_writes_a_new_file(tmp_path: Path) -> None:
     assert flyball("infer", path, "--out", out).status == 4
 
 
+def test_codes_with_leading_zeros_stay_text(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    codes = ["007", "7", *(f"{i:05}" for i in range(500, 530))]
+    path.write_text("code,n,share,day,at\n" + "".join(f"{code},0,0.5,2023-01-01,{AT}\n" for code in codes))
+    text = infer(path, name="F")
+    for line in (
+        'key="code"',
+        "    code = fb.String()\n",
+        "    n = fb.Integer(ge=0)",
+        "    share = fb.Decimal(1, ge=0)",
+    ):
+        assert line in text
+    ingest = make_ingest(tmp_path / "state", sources=[spec_of(text, "F")])
+    assert ingest.append_file("F", path).accepted == len(codes), "007 and 7 are two keys"
+    path = tmp_path / "months.csv"
+    path.write_text("month,at\n" + "".join(f"{i % 3 + 1:02},{AT}\n" for i in range(60)))
+    assert 'month = fb.Category("01", "02", "03")' in infer(path, name="F")
+    path = tmp_path / "long.csv"
+    path.write_text(f"number,at\n000123456789012,{AT}\n")
+    assert "number = fb.String()" in infer(path, name="F"), "and no time in microseconds"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "status", "code"),
+    [
+        ("absent.csv", None, 3, "file_not_found"),
+        ("absent.parquet", None, 3, "file_not_found"),
+        ("latin.csv", b"name,at\nCaf\xe9,1690000000\n", 2, "bad_encoding"),
+        ("late.csv", b"name,at\n" + b"x,1690000000\n" * 9_000 + b"Caf\xe9,1690000000\n", 2, "bad_encoding"),
+        ("latin.jsonl", b'{"name": "Caf\xe9"}\n', 2, "bad_file"),
+        ("none.jsonl", b"\n", 2, "empty_file"),
+        ("long.csv", b"x" * 200_000, 2, "bad_file"),
+        ("cut.parquet", b"PAR1", 2, "bad_file"),
+        ("book.xlsx", b"PK\x03\x04\xff", 2, "unknown_format"),
+    ],
+)
+def test_what_is_no_file_of_rows_is_refused_and_no_defect(
+    tmp_path: Path, name: str, content: bytes | None, status: int, code: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    ran = flyball("infer", tmp_path / name, "--name", "F", "--json")
+    assert (ran.status, ran.json["error"]["code"]) == (status, code)
+
+
+def test_a_directory_and_a_place_that_cannot_be_written_to_are_refused(tmp_path: Path) -> None:
+    ran = flyball("infer", tmp_path, "--name", "F", "--json")
+    assert (ran.status, ran.json["error"]["code"]) == (2, "bad_file")
+    path = tmp_path / "f.csv"
+    path.write_text(f"a,at\n1,{AT}\n")
+    ran = flyball("infer", path, "--out", tmp_path / "absent" / "f.py", "--json")
+    assert (ran.status, ran.json["error"]["code"]) == (2, "bad_file")
+    assert "absent/f.py cannot be written: No such file or directory" in ran.json["error"]["message"]
+    ran = flyball("infer", path, "--out", tmp_path, "--json")
+    assert (ran.status, ran.json["error"]["code"]) == (4, "file_exists")
+
+
 def _taxi() -> Path:
     beside = Path(__file__).parents[2].parent / "shared" / "data" / "chicago_taxi.csv"
     return Path(os.environ.get("FLYBALL_TAXI_CSV", beside))

@@ -10,6 +10,7 @@ import pytest
 from flyball.define.spec import ViewSpec
 from flyball.kernel.errors import UnavailableError
 from flyball.kernel.times import MINUTE, SECOND
+from flyball.serving.plan import plan_digest
 from tests.serving.support import NOW, Bench, payment, plan, tree_version
 
 VIEW = ViewSpec(name="Card", kind="window", source="Payments", entity=("card",))
@@ -29,6 +30,21 @@ def bench(root: Path, watch: Stopwatch | None = None, **service: Any) -> Bench:
     made = Bench(root, monotonic=watch or Stopwatch())
     made.worker.load_plan(plan({"fraud/1": tree_version(root, views=[VIEW.to_data()])}, **service))
     return made
+
+
+def two_services(root: Path, watch: Stopwatch) -> Bench:
+    """A worker of two services, `bulk` and `live`, each of a version of its own; reading a row may take 2.5 ms."""
+    versions = {"fraud/1": tree_version(root, views=[VIEW.to_data()])}
+    others = {"fraud/2": tree_version(root, seed=1, views=[VIEW.to_data()])}
+    bulk, live = plan(versions, name="bulk", deadline_us=10_000), plan(others, name="live", deadline_us=10_000)
+    body = {name: {**bulk[name], **live[name]} for name in ("services", "versions", "tokens")}
+    made = Bench(root, monotonic=watch)
+    made.worker.load_plan({"epoch": 1, "digest": plan_digest(body), **body})
+    return made
+
+
+def labels(made: Bench, service: str, *, rows: int = 1) -> set[str]:
+    return {reply["features"] for reply in made.worker.predict(service, [payment()] * rows)}
 
 
 def states(made: Bench) -> list[str]:
@@ -63,6 +79,80 @@ def test_a_slow_store_is_left_alone_and_asked_again_by_one_request(tmp_path: Pat
     labels = [made.worker.predict("fraud", [payment()])[0]["features"] for _ in range(2)]
     assert labels == ["fresh", "fresh"]
     assert made.worker.status()["store"] == "asked"
+
+
+def test_big_requests_may_take_long_and_switch_nobodys_features_off(tmp_path: Path) -> None:
+    watch = Stopwatch()
+    made = two_services(tmp_path, watch)
+
+    def by_the_row() -> None:
+        watch.now += made.features.batches[-1] * 20e-6
+
+    made.features.took = by_the_row
+    for _ in range(5):
+        assert labels(made, "bulk", rows=1_000) == {"fresh"}  # 20 ms, where a read of one row may take 2.5
+    assert labels(made, "live") == {"fresh"}
+    assert made.worker.status()["store"] == "asked"
+
+
+def test_big_requests_that_take_too_long_for_their_rows_rest_the_store_for_their_version_alone(tmp_path: Path) -> None:
+    watch = Stopwatch()
+    made = two_services(tmp_path, watch)
+
+    def by_the_row() -> None:
+        watch.now += made.features.batches[-1] * 1e-3
+
+    made.features.took = by_the_row
+    assert [labels(made, "bulk", rows=200) for _ in range(4)] == [{"fresh"}] * 3 + [{"default"}]
+    assert labels(made, "live") == {"fresh"}
+    assert made.worker.status()["store"] == "asked"
+    watch.now += 1.1
+    made.features.took = lambda: None
+    assert [labels(made, "bulk", rows=200) for _ in range(2)] == [{"fresh"}] * 2
+
+
+def test_a_version_whose_features_fail_rests_the_store_for_itself_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Stopwatch()
+    made = two_services(tmp_path, watch)
+    bad, read = made.worker.state.services["bulk"].main.manifest, made.features.vectors
+    tried: list[float] = []
+
+    def vectors(manifest: Any, *rest: Any) -> Any:
+        if manifest is bad and broken:
+            tried.append(watch.now)
+            raise RuntimeError("division by zero")
+        return read(manifest, *rest)
+
+    broken = True
+    monkeypatch.setattr(made.features, "vectors", vectors)
+    for _ in range(6):
+        assert labels(made, "bulk") == {"default"}
+        assert labels(made, "live") == {"fresh"}
+    assert len(tried) == 3, "then it is left alone for a while"
+    watch.now += 1.1
+    assert [labels(made, "bulk") for _ in range(2)] == [{"default"}] * 2
+    assert len(tried) == 4, "one request probes"
+    broken = False
+    watch.now += 1.1
+    assert [labels(made, "bulk") for _ in range(2)] == [{"fresh"}] * 2
+
+
+def test_a_store_that_fails_after_a_long_wait_is_slow_for_all(tmp_path: Path) -> None:
+    watch = Stopwatch()
+    made = two_services(tmp_path, watch)
+
+    def locked() -> None:
+        watch.now += 0.5
+        raise RuntimeError("the database is locked")
+
+    made.features.took = locked
+    for _ in range(3):
+        labels(made, "bulk")
+    asked = len(made.features.batches)
+    assert labels(made, "live") == {"default"}
+    assert (len(made.features.batches), made.worker.status()["store"]) == (asked, "resting")
 
 
 def test_state_that_is_too_far_behind_is_stale_and_says_by_how_much(tmp_path: Path) -> None:
@@ -123,8 +213,6 @@ def test_a_plan_can_ask_for_a_new_segment_of_the_log(tmp_path: Path) -> None:
     before = made.log.position()["segment"]
     asked = plan(version, epoch=2)
     body = {key: value for key, value in asked.items() if key not in ("epoch", "digest")} | {"segments": 1}
-    from flyball.serving.plan import plan_digest
-
     made.worker.load_plan({"epoch": 3, "digest": plan_digest(body), **body})
     assert made.log.position()["segment"] > before
     assert len(made.records()) == 1

@@ -8,7 +8,7 @@ import click
 
 from flyball.cli.options import json_option
 from flyball.cli.output import show
-from flyball.kernel.errors import ConflictError
+from flyball.kernel.errors import ConflictError, InvalidError
 
 
 @click.command(epilog="Example: flyball infer trips.csv --name Trips --out trips.py")
@@ -26,11 +26,25 @@ def infer(file: Path, name: str, event_time: str, form: str, out: Path | None, a
     text = contract_of(file, name=name, format=form, event_time=event_time)
     told = text.rstrip("\n")
     if out is not None:
-        if out.exists():
-            raise ConflictError(f"{out} is there already; it is left as it is", code="file_exists", hint="name another")
-        out.write_text(text)
+        _write(out, text)
         told = f"{out} is written; read it, then import {name} in your project"
     show({"source": name, "code": text, "out": None if out is None else str(out)}, as_json=as_json, text=told)
+
+
+def _write(out: Path, text: str) -> None:
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConflictError(
+            f"{out} is there already; it is left as it is", code="file_exists", hint="name another"
+        ) from None
+    except OSError as error:
+        raise InvalidError(
+            f"{out} cannot be written: {error.strerror or error}",
+            code="bad_file",
+            hint="name a file in a folder that is there and may be written to",
+        ) from None
 
 
 def _class_name(stem: str) -> str:

@@ -51,7 +51,7 @@ def ingest(source: str, paths: tuple[str, ...], pull: bool, client: Client, as_j
         show(receipt, as_json=as_json, text=told(source, receipt))
         return 0
     if paths == ("-",):
-        receipt = push_lines(client, source, sys.stdin)
+        receipt = push_lines(client, source, sys.stdin.buffer)  # JSON is UTF-8, whatever the locale is
         show(receipt, as_json=as_json, text=told(source, receipt))
         return 0
     found = files(paths)
@@ -121,14 +121,14 @@ def added(receipts: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return total
 
 
-def push_lines(client: Client, source: str, lines: Iterable[str]) -> dict[str, Any]:
+def push_lines(client: Client, source: str, lines: Iterable[str | bytes]) -> dict[str, Any]:
     """Push in batches; the receipts' counts are added up."""
     total = added(client.push(source, batch) for batch in batches(lines))
     del total["examples"]
     return total
 
 
-def batches(lines: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
+def batches(lines: Iterable[str | bytes]) -> Iterator[list[dict[str, Any]]]:
     batch: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -136,7 +136,9 @@ def batches(lines: Iterable[str]) -> Iterator[list[dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError:
-            raise InvalidError(f"line {number} is not JSON", code="bad_row", hint='{"fare": 12.5, …} on each line')
+            raise InvalidError(
+                f"line {number} is not JSON in UTF-8", code="bad_row", hint='{"fare": 12.5, …} on each line'
+            ) from None
         batch.append(row)
         if len(batch) == BATCH:
             yield batch

@@ -45,9 +45,18 @@ class _Found:
 
 
 def header(path: Path) -> list[str]:
-    """The names of the columns. Raises `InvalidError` (`empty_file`, `duplicate_column`)."""
-    with path.open(encoding="utf-8-sig", newline="") as text:
-        names = next(csv.reader(text), [])
+    """The names of the columns. Raises `InvalidError`: `bad_encoding`, `bad_file`, `empty_file`, `duplicate_column`."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            names = next(csv.reader(text), [])
+    except UnicodeDecodeError:
+        raise InvalidError(
+            f"{path.name} is not UTF-8 text",
+            code="bad_encoding",
+            hint=f"convert it, for example: iconv -f LATIN1 -t UTF-8 {path.name} -o utf8_{path.name}",
+        ) from None
+    except csv.Error as error:
+        raise InvalidError(f"the header of {path.name} cannot be read as csv: {error}", code="bad_file") from None
     if not names:
         raise InvalidError(f"{path.name} has no header; its first line names the columns", code="empty_file")
     twice = [name for i, name in enumerate(names) if name in names[:i]]

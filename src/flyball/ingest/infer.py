@@ -20,7 +20,7 @@ from flyball.define.spec import ColumnSpec, SourceSpec
 from flyball.ingest.delimited import header
 from flyball.ingest.files import open_file
 from flyball.ingest.parsing import parse, times
-from flyball.kernel.errors import InvalidError
+from flyball.kernel.errors import InvalidError, NotFoundError
 
 _CHUNK = 250_000
 _MOST_CATEGORIES = 24
@@ -29,6 +29,7 @@ _EPOCHS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _FROM, _TO = 631_152_000, 4_102_444_800  # seconds: the years 1990 to 2100
 _TIMELY = re.compile(r"time|date|stamp|_at$|^at$|when|^ts$|_ts$", re.IGNORECASE)
 _RESERVED = {"any"}
+_PADDED = r"^\s*[+-]?0[0-9]+\s*$"  # as a number it would lose its zeros: 007 and 7 are two codes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +48,15 @@ class _Guess:
 def infer(path: Path, *, name: str, format: str = "", event_time: str = "") -> str:
     """The Python module of a source called `name` for the rows of a file.
 
-    Raises `InvalidError`: `no_event_time` where no column is a time, and what `open_file` raises.
+    Raises `InvalidError`: `no_event_time` where no column is a time, `bad_file` where it cannot be read, and what
+    `open_file` raises.
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise InvalidError(f"{name!r} cannot be the name of a class; give one with --name Trips", code="bad_name")
-    columns, height = _columns(path, format)
+    try:
+        columns, height = _columns(path, format)
+    except OSError as error:
+        raise InvalidError(f"{path.name} cannot be read: {error.strerror or error}", code="bad_file") from None
     guesses = [_guess(series) for series in columns]
     time = _event_time(guesses, event_time)
     key = _key([guess for guess in guesses if guess is not time])
@@ -60,6 +65,10 @@ def infer(path: Path, *, name: str, format: str = "", event_time: str = "") -> s
 
 def _columns(path: Path, format: str) -> tuple[list[pl.Series], int]:
     """All columns of the file as they are read for a contract."""
+    if path.is_dir():
+        raise InvalidError(f"{path.name} is a directory; name one of its files", code="bad_file")
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path.name!r}", code="file_not_found")
     names = _names(path, format)
     spec = SourceSpec(
         name="inferred",
@@ -81,6 +90,7 @@ def _columns(path: Path, format: str) -> tuple[list[pl.Series], int]:
 
 
 def _names(path: Path, format: str) -> list[str]:
+    """The names of the columns; of a format that is not read, one that stands for them until `open_file` says so."""
     suffix = format or path.suffix.lower().lstrip(".")
     if suffix in ("parquet", "pq"):
         try:
@@ -93,14 +103,15 @@ def _names(path: Path, format: str) -> list[str]:
             for number, line in enumerate(lines, 1):
                 try:
                     row = msgspec.json.decode(line) if line.strip() else {}
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError):
                     row = None
                 if not isinstance(row, dict):
                     raise InvalidError(f"line {number} of {path.name} is not a JSON object", code="bad_file")
                 names |= dict.fromkeys(row)
-        if names:
-            return list(names)
-    return header(path)
+        if not names:
+            raise InvalidError(f"{path.name} has no field; each line is one JSON object", code="empty_file")
+        return list(names)
+    return header(path) if suffix == "csv" else [""]
 
 
 def _guess(series: pl.Series) -> _Guess:
@@ -128,6 +139,18 @@ def _type(present: pl.Series) -> tuple[str, str, pl.Series | None]:
     if present.is_empty() or present.dtype.is_nested() or present.dtype == pl.Null:
         return "fb.String()", "string", None
     text = present.dtype in (pl.String, pl.Categorical, pl.Enum)
+    padded = text and present.cast(pl.String).str.contains(_PADDED).any()
+    if not padded and (number := _number(present, text)):
+        return number
+    if text:
+        distinct = present.cast(pl.String).unique().sort()
+        if len(distinct) <= _MOST_CATEGORIES and 10 * len(distinct) <= len(present):
+            return f"fb.Category({', '.join(map(_quoted, distinct))})", "category", None
+    return "fb.String()", "string", None
+
+
+def _number(present: pl.Series, text: bool) -> tuple[str, str, pl.Series | None] | None:
+    """What `_type` gives of a boolean, a number or a time; None: it is none."""
     words = present.dtype == pl.Boolean or (text and not present.cast(pl.String).is_in(["0", "1"]).any())
     if words and not _read(present, "boolean").faults:
         return "fb.Boolean()", "boolean", None
@@ -141,11 +164,7 @@ def _type(present: pl.Series) -> tuple[str, str, pl.Series | None]:
         parsed = _read(present, kind)
         if not parsed.faults:
             return call, kind, parsed.values
-    if text:
-        distinct = present.cast(pl.String).unique().sort()
-        if len(distinct) <= _MOST_CATEGORIES and 10 * len(distinct) <= len(present):
-            return f"fb.Category({', '.join(map(_quoted, distinct))})", "category", None
-    return "fb.String()", "string", None
+    return None
 
 
 def _read(series: pl.Series, kind: Any, scale: int = 0) -> Any:
@@ -233,4 +252,5 @@ def _quoted(text: str) -> str:
 
 
 def _plain(text: str) -> str:
+    text = text.encode(errors="replace").decode()  # the name of a file may be no text
     return " ".join(text.replace('"', "'").replace("\\", "/").split())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from flyball.define.expression import leaves
 from flyball.define.spec import ColumnSpec, ModelSpec, ProjectSpec, SourceSpec, ViewSpec
+from flyball.features.arrival import SEALED
 from flyball.features.explain import Moment, explain
 from flyball.features.ports import EventSlices
 from flyball.features.recompute import Seal
+from flyball.features.request import physical
 from flyball.features.sql import From, table_expression, view_sql
 from flyball.kernel.errors import InvalidError, NotFoundError, did_you_mean
 from flyball.kernel.times import show_duration
@@ -124,7 +126,7 @@ def explained(
         entity = entity or {column: (record.get("inputs") or {}).get(column) for column in by}
         lsn, through = record.get("lsn") or {}, record.get("known_through") or {}
         moment = Moment(at=int(record["at"]), lsn=lsn.get(source.name), known_through=through.get(source.name))
-    check_entity([c.name for c in columns] or list(view.entity), entity, name)
+    check_entity(columns or [source.column(column) for column in view.entity], entity, name)
     ingest.flush([source.name])
     found = explain(view, source, feature, entity, moment, history, columns=columns, seal=seal)
     if record is not None:
@@ -132,7 +134,9 @@ def explained(
     return found | {"online": online(view, source, feature, entity, at) if online is not None else None}
 
 
-def check_entity(names: list[str], entity: Mapping[str, Any], view: str) -> None:
+def check_entity(columns: Sequence[ColumnSpec], entity: Mapping[str, Any], view: str) -> None:
+    """Refuse an entity with other columns (`bad_entity`), or with values that are none of theirs (`bad_field`)."""
+    names = [column.name for column in columns]
     unknown = [name for name in entity if name not in names]
     if unknown:
         raise InvalidError(
@@ -142,6 +146,11 @@ def check_entity(names: list[str], entity: Mapping[str, Any], view: str) -> None
     if missing:
         needed = " ".join(f"--entity {name}=…" for name in names)
         raise InvalidError(f"the entity of {view} lacks {missing[0]!r}", code="bad_entity", hint=f"say {needed}")
+    for column in columns:
+        value = entity[column.name]
+        sealed = column.pii and isinstance(value, str) and value.startswith(SEALED)
+        if value is not None and not sealed:
+            physical(column, value)
 
 
 def _looked_up_by(model: ModelSpec, view: str, feature: str) -> list[str]:

@@ -332,6 +332,7 @@ class Worker:
                 manifest,
                 [row.fields for row in rows],
                 [row.at for row in rows],
+                version=served.loaded.digest,
                 deadline_us=service.plan.deadline_us,
             )
         except Exception as error:
