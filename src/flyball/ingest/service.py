@@ -270,8 +270,18 @@ class Ingest:
         )
 
     def retain(self) -> int:
-        """Delete a bounded piece of what is older than its source keeps it; how many rows. 0: nothing is due."""
-        return self._retention.step(self.sources())
+        """Delete a bounded piece of what is older than its source keeps it; how many rows. 0: nothing is due, or it
+        waits for what is derived from it, as `status` then says."""
+        with self._lock:  # what is derived stands still between the question and the deletion
+            moment = self._intake.moment(self._derivations.parents)
+            if any(self._derivations.behind(name, moment) for name in self._derivations.names):
+                self._apply_all(moment)
+            return self._retention.step(self.sources(), lambda name: self._unread(name, moment))
+
+    def _unread(self, derived: str, moment: Moment) -> int:
+        """How many events a derived source has yet to read, those among them that are not known yet."""
+        state = self._derivations.status(derived)
+        return self._derivations.behind(derived, moment) + (state["held"] if state is not None else 0)
 
     def _require_derived(self, names: Sequence[str], moment: Moment) -> None:
         """Refuse to give the horizon of a derived source that lacks events of its parent."""
@@ -465,7 +475,8 @@ class Ingest:
 
         `rows`, `quarantined` and `duplicates` are of all time, as are `warnings` and `refused` (pushes), by rule;
         `quarantine_open` waits to be retried or dropped. `lag` is in events, `lag_us` in domain time. `contract` is how
-        the source's rules on freshness and volume stand now.
+        the source's rules on freshness and volume stand now. `retention_waits_for` are the derived sources that rows
+        which are due to be deleted are kept for.
         """
         totals = self._log.totals()
         return self._plan | {
@@ -500,6 +511,7 @@ class Ingest:
             "pending_batches": total.pending_batches,
             "pull": self.pulls.status(spec) if spec.origin else None,
             "derive": self._derivations.status(source) if spec.derive else None,
+            "retention_waits_for": self._retention.waits_for(source),
         }
 
 
