@@ -12,10 +12,11 @@ from deltalake import DeltaTable
 
 from flyball.define.spec import KnownSpec
 from flyball.ingest.pump import Pump, PumpConfig
-from flyball.ingest.retention import QUARANTINE_KEPT, expiries
+from flyball.ingest.retention import QUARANTINE_KEPT, Retention, expiries
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.errors import UnavailableError
+from flyball.storage.event_log import SqliteEventLog
 from flyball.storage.lake import DeltaLake
 from tests.ingest import test_derive as derive
 from tests.ingest.sources import DAY, HOUR, NOW, PAYMENTS, SECOND, TRIPS, MemoryApplier, make_ingest, payment
@@ -106,7 +107,7 @@ def test_one_step_touches_a_bounded_number_of_files(tmp_path: Path) -> None:
 
 
 def test_quarantine_of_what_is_kept_for_ever_has_a_default(tmp_path: Path) -> None:
-    found = {expiry.table: expiry.kept for expiry in expiries([KEPT, TRIPS])}
+    found = {expiry.table: expiry.kept for expiry in expiries({"Payments": 2 * DAY, "Trips": None})}
     assert found == {"Payments": 2 * DAY, "Payments__quarantine": 2 * DAY, "Trips__quarantine": QUARANTINE_KEPT}
 
 
@@ -193,3 +194,57 @@ def test_a_source_that_is_pushed_to_all_the_time_is_kept_no_longer(tmp_path: Pat
     ingest.append("Trips", [{"id": 99, "company": "a", "fare": 9, "at": clock.now() - SECOND}])  # not derived yet
     assert (ingest.retain(), waits(ingest)) == (6, {})
     derive.close(ingest)
+
+
+# --- sources that left
+
+
+def without_payments(folder: Path, clock: ManualClock, *, keep_hours: int = 168) -> Ingest:
+    ingest = Ingest(
+        log=SqliteEventLog(folder / "log"),
+        lake=DeltaLake(folder / "lake", keep_hours=keep_hours),
+        applier=MemoryApplier(),
+        clock=clock,
+        retention_notes=folder / "retention.json",
+    )
+    ingest.load_plan({"epoch": 2, "sources": [TRIPS], "views": []})
+    return ingest
+
+
+def test_rows_of_a_source_that_left_the_project_go_by_what_it_last_declared(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    ingest = without_payments(tmp_path, clock)
+    for kept in (300 * DAY, 2 * DAY):
+        plan = [msgspec.structs.replace(KEPT, retention=kept), TRIPS]
+        ingest.load_plan({"epoch": 1, "sources": plan, "views": []})
+    push(ingest, clock, 1)
+    ingest.load_plan({"epoch": 2, "sources": [TRIPS], "views": []})
+    assert ingest.retain() == 0
+    clock.advance_to(NOW + 5 * DAY)
+    assert ingest.retain() == 2, "the event and the refusal"
+    again = without_payments(tmp_path, clock, keep_hours=0)
+    assert again.retain() == 0
+    assert not list((tmp_path / "lake" / "Payments").glob("*.parquet")), "nobody appends, so it is vacuumed here"
+
+
+def test_a_new_process_knows_what_left_and_waits_for_a_plan_to_say_so(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    ingest = without_payments(tmp_path, clock)
+    ingest.load_plan({"epoch": 1, "sources": [KEPT, TRIPS], "views": []})
+    push(ingest, clock, 1)
+    clock.advance_to(NOW + 5 * DAY)
+    retention = Retention(DeltaLake(tmp_path / "lake"), clock, notes=tmp_path / "retention.json")
+    assert retention.step([], lambda name: 0) == 0, "what is derived is not known yet"
+    assert without_payments(tmp_path, clock).retain() == 2
+
+
+def test_a_source_that_came_back_keeps_its_rows_as_it_says_now(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    ingest = without_payments(tmp_path, clock)
+    for sources in ([KEPT, TRIPS], [TRIPS], [PAYMENTS, TRIPS]):
+        ingest.load_plan({"sources": sources, "views": []})
+    push(ingest, clock, 1)
+    clock.advance_to(NOW + 5 * DAY)
+    assert ingest.retain() == 0
+    ingest.load_plan({"sources": [TRIPS], "views": []})
+    assert ingest.retain() == 0, "and so it does when it leaves again"

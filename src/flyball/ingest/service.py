@@ -68,6 +68,7 @@ class Ingest:
 
     Args:
         conditions: computes the sources' checks across columns (`fb.check`); the one evaluator of expressions.
+        retention_notes: a file that remembers how long sources which leave the plan keep their rows.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Ingest:
         database: Database | None = None,
         deriver: Deriver | None = None,
         eraser: Eraser | None = None,
+        retention_notes: Path | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
@@ -93,7 +95,7 @@ class Ingest:
         self._intake = Intake(log, clock, self._backlog, chunk_rows=self._config.chunk_rows, conditions=conditions)
         self._quarantine = Quarantine(log, lake, self._intake, clock)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
-        self._retention = Retention(lake, clock)
+        self._retention = Retention(lake, clock, notes=retention_notes)
         self.pulls = Pulls(
             log=log, intake=self._intake, database=database, clock=clock, page_rows=self._config.page_rows
         )
@@ -133,6 +135,7 @@ class Ingest:
                 raise
             self._derivations.use(derivations)
             self._intake.use(sources)
+            self._retention.note(sources.values())
             self._plan = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", "")}
 
     def _leaving(self, sources: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
