@@ -26,7 +26,7 @@ from flyball.loop.execution import BatchRows, Rooms, Scorer, TrainFunction, exec
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.storage.events import LakeEvents
 from flyball.training.failure import failure
-from flyball.training.ports import ERROR_FORMAT, SPEC_FORMAT, RunSpec, TrainingRows, run_spec_from_data
+from flyball.training.ports import ERROR_FORMAT, SPEC_FORMAT, SPOOL, RunSpec, TrainingRows, run_spec_from_data
 from flyball.training.secrecy import Mask
 
 ASOF = ("known", "event", "served")
@@ -108,11 +108,13 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
 
     def training_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> TrainingRows:
         served = LakePredictions(lake) if asof == "served" else None
-        return training_set.build(model, project, reader, horizon=horizon, at=spec.at, asof=asof, served=served)
+        return training_set.build(
+            model, project, reader, horizon=horizon, at=spec.at, asof=asof, served=served, folder=run_dir / SPOOL
+        )
 
     return Rooms(
         training_rows=training_rows,
-        batch_rows=lambda spec, model, project: _batch_rows(spec, model, project, reader, horizon),
+        batch_rows=lambda spec, model, project: _batch_rows(spec, model, project, reader, horizon, run_dir / SPOOL),
         metrics=metrics_of,
         scorer=_open_version,
         trees=predict_text,
@@ -134,7 +136,12 @@ def _asof(spec: RunSpec) -> Any:
 
 
 def _batch_rows(
-    spec: RunSpec, model: ModelSpec, project: ProjectSpec, reader: LakeEvents, horizon: Mapping[str, int]
+    spec: RunSpec,
+    model: ModelSpec,
+    project: ProjectSpec,
+    reader: LakeEvents,
+    horizon: Mapping[str, int],
+    folder: Path,
 ) -> BatchRows:
     from flyball.features.assemble import stack
     from flyball.features.frames import once
@@ -145,7 +152,7 @@ def _batch_rows(
     source = msgspec.structs.replace(project.source(spec.batch.rows), name=model.rows)
     events = reader.events(spec.batch.rows, None, through_lsn=None)
     rows = once(events).filter(pl.col("_lsn") > spec.after).sort("_lsn")
-    computed = features_of(model.features, project, source, rows, reader, horizon=horizon, at=spec.at)
+    computed = features_of(model.features, project, source, rows, reader, horizon=horizon, at=spec.at, folder=folder)
     matrix = stack(model.features, computed.vectors, len(rows))
     return BatchRows(X=matrix, frame=rows.select("_key", "_event_time", "_lsn"))
 

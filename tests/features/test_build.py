@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flyball.define.spec import ViewSpec
+from flyball.define.spec import LatestSpec, ViewSpec
 from flyball.features.build import Builds
 from flyball.features.online import OnlineReader
 from flyball.features.views import CompiledView
@@ -128,6 +129,37 @@ def test_a_view_that_nobody_wants_any_more_leaves_nothing_half_built() -> None:
         assert [key for key, _ in look.items("meta") if key.startswith((b"build/", b"view/"))] == []
 
 
+def test_a_plan_that_is_refused_leaves_the_builds_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    latest = ViewSpec(
+        name="Newest",
+        kind="latest",
+        source="Corrected",
+        entity=("card",),
+        latest=(LatestSpec(name="amount", column="amount", type="decimal", scale=2),),
+    )
+    corrected = msgspec.structs.replace(SOURCE, name="Corrected", corrections=True)
+    bench = Bench(0)
+    bench.writer.load_plan([SOURCE, corrected], [])
+    bench.take([event(i, -HOUR + i) for i in range(1, 8)])
+    bench.writer.load_plan([SOURCE, corrected], [OTHER])
+    bench.writer.release(0)
+
+    def fail(*_: object) -> None:
+        raise UnavailableError("the lake cannot be read now", code="lake_unavailable")
+
+    monkeypatch.setattr(bench.writer, "_build", fail)
+    with pytest.raises(UnavailableError):
+        bench.writer.load_plan([SOURCE, corrected], [CARD, latest])  # begins one build, drops the other, and fails
+    monkeypatch.undo()
+    for _ in range(3):
+        bench.writer.release(0)
+    assert bench.read(OTHER) == [7.0]
+    bench.writer.load_plan([SOURCE, corrected], [OTHER, CARD, latest])
+    for _ in range(4):
+        bench.writer.release(0)
+    assert bench.read(CARD) == [7.0, 7.0]
+
+
 def test_concealed_state_is_shown_when_all_was_applied_again() -> None:
     bench = Bench(0)
     bench.writer.conceal()
@@ -143,8 +175,6 @@ def test_concealed_state_is_shown_when_all_was_applied_again() -> None:
 
 
 def test_an_earlier_declaration_of_a_source_keeps_its_own_state() -> None:
-    import msgspec
-
     kind = aggregate("a", "last", "2d", col("kind"))
     view = msgspec.structs.replace(CARD, aggregates=(kind,))
     columns = tuple(

@@ -158,6 +158,27 @@ def test_a_training_set_is_rebuilt_from_its_pins_after_more_events_and_compactio
     assert (small.digest, small.pins) == (made.digest, made.pins)
 
 
+def test_events_that_do_not_fit_are_written_where_the_caller_says_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(LakeEvents):
+        """Says what lies in the spool while more is read."""
+
+        def batches(self, *args: Any, **options: Any) -> Any:
+            for batch in super().batches(*args, **options):
+                seen.extend(path.suffix for path in spool.rglob("*"))
+                yield batch
+
+    seen: list[str] = []
+    spool = tmp_path / "run" / "spool"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such place"))
+    reader = Watched(filled(tmp_path / "lake", frame(PAYMENTS, some_payments(30))), PROJECT, {}, batch=7)
+    made = build(model(), PROJECT, reader, horizon={}, at=DAY, budget=1, folder=spool)
+    assert len(made.frame) == 30
+    assert ".arrow" in seen
+    assert list(spool.iterdir()) == []
+
+
 def test_a_pin_whose_events_were_erased_or_changed_is_refused(tmp_path: Path) -> None:
     rows = frame(PAYMENTS, some_payments(20))
     made = build(model(), PROJECT, LakeEvents(filled(tmp_path / "a", rows), PROJECT, {}), horizon={}, at=DAY)

@@ -149,3 +149,39 @@ def test_a_deletion_that_comes_before_its_event_holds() -> None:
     assert count(store, HOUR) == 0
     writer.apply(PATIENT.name, frame_of([event(3, HOUR - 9, 7, known=HOUR)], CORRECTED))
     assert count(store, HOUR) == 1
+
+
+@pytest.mark.parametrize("late_known", [HOUR - 5, HOUR - 3])
+def test_erasing_one_version_of_an_event_leaves_the_newest_of_the_others(late_known: int) -> None:
+    """What comes late is judged against the version that is left, as it is offline."""
+    store, clock, writer, past = started(HOUR)
+    writer.load_plan([PATIENT], [COUNT])
+    rows = [event(1, HOUR - 9, 7, known=HOUR - 8), event(2, HOUR - 9, 7, known=HOUR - 4)]
+    rows += [event(3, HOUR - 9, 7, known=HOUR - 2, card="erased"), event(4, HOUR - 9, 8)]
+    frame = frame_of(rows, CORRECTED)
+    past.frame = frame
+    writer.apply(PATIENT.name, frame)
+    writer.erase(PATIENT.name, frame[2:3], {})
+    past.frame = frame.filter(pl.col("_lsn") != 3)
+    assert (count(store, HOUR), count(store, HOUR, "erased")) == (2, 0)
+    for _ in range(2):
+        late = frame_of([event(5, HOUR - 9, 7, known=late_known, card="late")], CORRECTED)
+        writer.apply(PATIENT.name, late)
+        older = late_known < HOUR - 4
+        assert (count(store, HOUR), count(store, HOUR, "late")) == ((2, 0) if older else (1, 1))
+        writer = OnlineWriter(store, clock, past)
+        writer.load_plan([PATIENT], [COUNT])
+
+
+def test_erasing_an_old_version_or_all_of_them_is_judged_by_what_is_left() -> None:
+    store, _, writer, past = started(HOUR)
+    writer.load_plan([PATIENT], [COUNT])
+    rows = [event(1, HOUR - 9, 7, known=HOUR - 8, card="erased"), event(2, HOUR - 9, 7, known=HOUR - 4)]
+    frame = frame_of([*rows, event(3, HOUR - 9, 8, known=HOUR - 4, card="erased")], CORRECTED)
+    past.frame = frame
+    writer.apply(PATIENT.name, frame)
+    writer.erase(PATIENT.name, frame.filter(pl.col("_lsn") != 2), {})
+    past.frame = frame[1:2]
+    late = [event(n, HOUR - 9, key, known=HOUR - 5, card="late") for n, key in ((4, 7), (5, 8))]
+    writer.apply(PATIENT.name, frame_of(late, CORRECTED))
+    assert (count(store, HOUR), count(store, HOUR, "late")) == (1, 1)

@@ -14,6 +14,7 @@ from flyball.kernel.facts import Actor
 from flyball.kernel.ids import digest
 from flyball.kernel.times import DAY, MINUTE
 from flyball.storage.metadata.unit import SqlMetadata
+from flyball.training.ports import SPOOL
 from tests.loop.fakes import record
 from tests.loop.platform import ANN, NIGHTLY, TIP, TRIPS, Platform, project
 
@@ -187,8 +188,11 @@ def test_a_run_whose_process_is_lost_is_tried_again_and_then_failed(platform: Pl
     platform.control.tick()
     run = platform.engine.launched[0]
     for _ in range(2):
+        spool = platform.folder / "runs" / run / SPOOL
+        (spool / "flyball-1").mkdir(parents=True)
         platform.engine.end(run)
         platform.settle()
+        assert not spool.exists(), "raw events outlive no run"
     assert platform.engine.launched == [run, run]
     assert platform.control.run(run)["error"]["code"] == "run_lost"
 

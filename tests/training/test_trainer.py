@@ -20,7 +20,7 @@ from flyball.kernel.errors import FlyballError
 from flyball.kernel.files import FileLock, read_document
 from flyball.loop.training import _agree
 from flyball.registry import versions
-from flyball.training.ports import ERROR_FORMAT, PROGRESS_FORMAT, RESULT_FORMAT, Handle, Horizon, Poll, RunSpec
+from flyball.training.ports import ERROR_FORMAT, PROGRESS_FORMAT, RESULT_FORMAT, SPOOL, Handle, Horizon, Poll, RunSpec
 from tests.training.project import fake_rooms, metrics, prepare
 
 SECRET = "correct horse"
@@ -99,6 +99,7 @@ def test_a_champion_that_cannot_be_read_blocks_nothing(tmp_path: Path) -> None:
 
 def test_an_exception_of_the_users_passes_through_and_is_kept_with_their_frames(tmp_path: Path) -> None:
     spec, run_dir = prepare(tmp_path, function="broken")
+    (run_dir / SPOOL).mkdir()  # of an attempt that was killed
     with pytest.raises(ValueError, match="no such thing"):
         inline(spec, run_dir)
     error = read_document(run_dir / "error.json", ERROR_FORMAT)
@@ -107,6 +108,7 @@ def test_an_exception_of_the_users_passes_through_and_is_kept_with_their_frames(
         ("taxi.py", "inner"),
     ]
     assert error["code"] == "user_code"
+    assert not (run_dir / SPOOL).exists()
     assert not (run_dir / "result.json").exists()
 
 

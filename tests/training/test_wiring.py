@@ -30,7 +30,8 @@ from flyball.kernel.times import DAY, HOUR
 from flyball.registry import versions
 from flyball.registry.versions import FORMAT
 from flyball.storage.artifacts import LocalArtifacts
-from flyball.training.ports import RESULT_FORMAT, SPEC_FORMAT, Horizon, RunSpec
+from flyball.storage.lake import DeltaLake
+from flyball.training.ports import RESULT_FORMAT, SPEC_FORMAT, SPOOL, Horizon, RunSpec
 from tests.registry.models import pipeline
 from tests.registry.test_graphs import linear
 from tests.training.conftest import MODEL, PROJECT, TRIPS, Rows, make_rows
@@ -109,10 +110,8 @@ def test_a_model_that_cannot_take_nulls_is_told(tmp_path: Path) -> None:
 
 
 def test_events_are_read_as_far_as_the_horizon(tmp_path: Path) -> None:
-    pytest.importorskip("flyball.storage.lake")
     pytest.importorskip("flyball.ingest.frames")
     from flyball.storage.events import LakeEvents
-    from flyball.storage.lake import DeltaLake
 
     lake = DeltaLake(tmp_path / "lake")
     reader = LakeEvents(lake, PROJECT, {"Trips": 3})
@@ -180,12 +179,41 @@ def events(count: int) -> pl.DataFrame:
     )
 
 
+def test_events_that_do_not_fit_are_written_into_the_run_s_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flyball.features import training_set
+
+    found: list[Path] = []
+
+    def watched(function: Any) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            found.append(options["folder"])
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(training_set, "build", watched(training_set.build))
+    monkeypatch.setattr(training_set, "features_of", watched(training_set.features_of))
+    project, run_dir = real_project(), tmp_path / "runs" / "run_1"
+    DeltaLake(tmp_path / "lake").append("Trips", events(40), app_id="test", version=1)
+    batch = BatchSpec(name="daily", model="tip", rows="Trips", every=1, output="scores")
+    spec = RunSpec(
+        run="run_1",
+        model=project.models[0],
+        project=project,
+        at=10**15,
+        batch=batch,
+        horizon={"Trips": Horizon(lsn=40, version=1, rows=40)},
+    )
+    using = trainer.rooms(spec, run_dir)
+    assert len(using.training_rows(spec, spec.model, project).y) == 40
+    assert len(using.batch_rows(spec, spec.model, project).frame) == 40
+    assert found == [run_dir / SPOOL] * 2
+
+
 @pytest.mark.slow
 def test_a_run_from_the_lake_and_a_batch_with_its_version(tmp_path: Path) -> None:
-    pytest.importorskip("flyball.features.training_set")
-    pytest.importorskip("flyball.storage.lake")
-    from flyball.storage.lake import DeltaLake
-
     project = real_project()
     lake = DeltaLake(tmp_path / "lake")
     lake.append("Trips", events(400), app_id="test", version=1)

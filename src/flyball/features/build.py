@@ -9,7 +9,8 @@ it is stands in the store, so that a build that a crash cut short goes on where 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -83,6 +84,16 @@ class Builds:
         """Whether a view is built here, beside the others: its source is long, and takes no corrections (a
         correction of a row that was read before needs all of its versions at once)."""
         return self.ranges is not None and lsn > self.at_once and not view.source.corrections
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Around a transaction that begins and drops builds: where it is given up, none was begun or dropped."""
+        before = dict(self._views), dict(self._spent)
+        try:
+            yield
+        except BaseException:
+            self._views, self._spent = before
+            raise
 
     def over(self, source: str) -> list[CompiledView]:
         """The views on a source that are being built."""

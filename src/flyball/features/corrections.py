@@ -37,6 +37,12 @@ def newest_versions(transaction: WriteTransaction, source: str, frame: pl.DataFr
     return frame.filter(pl.Series(counts, dtype=pl.Boolean))
 
 
+def version_of(record: bytes) -> tuple[int, int]:
+    """`(known_at, lsn)` of the version."""
+    known_at, lsn, _ = _VERSION.unpack(record)
+    return known_at, lsn
+
+
 def version_age(record: bytes) -> int:
     """When the version came or happened, whichever is later."""
     age: int = _VERSION.unpack(record)[2]

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import SourceSpec
+from flyball.features.corrections import newest_versions, version_of
 from flyball.features.frames import once, vectors, words
 from flyball.features.index import KeyIndex
 from flyball.features.keys import encode_keys
@@ -68,17 +69,37 @@ def rebuild(
         update(transaction, view, left.sort("_known_at", "_lsn"))
 
 
-def forget(transaction: WriteTransaction, index: KeyIndex, source: SourceSpec, removed: pl.DataFrame) -> int:
-    """Forget the removed rows' keys and what is held back of them; how many were held back."""
+def forget(
+    transaction: WriteTransaction, index: KeyIndex, source: SourceSpec, removed: pl.DataFrame, history: EventReader
+) -> int:
+    """Forget the removed rows' keys and what is held back of them; how many were held back. `history`: what is left."""
     if removed.is_empty():
         return 0
     keys, lsns = set(removed["_key"].to_list()), set(words(removed, "_lsn").tolist())
     index.erase(transaction, sorted(keys))
-    for key in keys:
-        transaction.delete(version_space(source.name), key)
+    _restore_versions(transaction, source, sorted(keys), lsns, history)
     held = 0
     for entry, data in list(transaction.items(held_space(source.name))):
         if msgspec.msgpack.decode(data)["_lsn"] in lsns:
             transaction.delete(held_space(source.name), entry)
             held += 1
     return held
+
+
+def _restore_versions(
+    transaction: WriteTransaction, source: SourceSpec, keys: list[bytes], lsns: set[int], history: EventReader
+) -> None:
+    """Of keys whose newest version was removed, note which of the others is the newest now: one that comes late and
+    was known before it must not take its place."""
+    space = version_space(source.name)
+    found = zip(keys, transaction.get_many(space, keys), strict=True)
+    lost = [key for key, record in found if record is not None and version_of(record)[1] in lsns]
+    if not lost:
+        return
+    for key in lost:
+        transaction.delete(space, key)
+    state = source_state(transaction, source.name)
+    left = history.events(source.name, (), through_lsn=state.lsn)
+    seen = (pl.col("_lsn") <= state.lsn) & (pl.col("_known_at") <= state.known_through)
+    left = left.filter(seen & pl.col("_key").is_in(pl.Series(lost, dtype=pl.Binary).implode()))
+    newest_versions(transaction, source.name, left, state.known_through)

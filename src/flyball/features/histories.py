@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import polars as pl
 
 from flyball.define.spec import ProjectSpec, SourceSpec
 from flyball.features.frames import CURRENT
-from flyball.features.partitions import BUDGET
+from flyball.features.partitions import BUDGET, temporary_folder
 from flyball.features.ports import BatchReader, EventReader
 from flyball.features.versions import versions
 from flyball.kernel.errors import ConflictError
@@ -55,7 +54,8 @@ class Histories:
         columns: per source the declared columns that are read.
         horizon: per source the last LSN that is read; a source without one is read as far as there are events.
         at: events that were not known by then are not there.
-        budget: bytes of a source's events that are held in memory; beyond, they are written to a temporary folder.
+        budget: bytes of a source's events that are held in memory; beyond, they are written to a folder of their own in
+            `folder` (None: the system's place for temporary files), which `close` removes.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Histories:
         horizon: Mapping[str, int],
         at: int,
         budget: int = BUDGET,
+        folder: Path | None = None,
     ) -> None:
         self._reader = reader
         self._project = project
@@ -74,6 +75,7 @@ class Histories:
         self._horizon = horizon
         self._at = at
         self.budget = budget
+        self.folder = folder
         self._spools: dict[str, _Spool] = {}
         self._pins: dict[str, Pin] = {}
         self._whole: dict[str, pl.DataFrame] = {}
@@ -119,7 +121,7 @@ class Histories:
             return self._spools[name]
         source = self._source(name)
         columns = [*self._columns.get(name, ()), *(("_deleted",) if source.corrections else ())]
-        spool = self._spools[name] = _Spool(self.budget)
+        spool = self._spools[name] = _Spool(self.budget, self.folder)
         content = _Content()
         for batch in read_batches(self._reader, name, columns, through_lsn=self._horizon.get(name)):
             content.add(batch)
@@ -155,8 +157,9 @@ def check_pins(pins: Mapping[str, Pin], found: Mapping[str, Pin]) -> None:
 class _Spool:
     """Batches of one source, to be read again and again."""
 
-    def __init__(self, budget: int) -> None:
+    def __init__(self, budget: int, parent: Path | None) -> None:
         self._budget = budget
+        self._parent = parent
         self._held: list[pl.DataFrame] = []
         self._bytes = 0
         self._folder: Path | None = None
@@ -172,7 +175,7 @@ class _Spool:
         if self._bytes <= self._budget and self._folder is None:
             return
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="flyball-"))
+            self._folder = temporary_folder(self._parent)
         for frame in self._held:
             self._files.append(self._folder / f"{len(self._files):08}.arrow")
             frame.write_ipc(self._files[-1])

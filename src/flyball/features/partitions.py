@@ -103,7 +103,7 @@ class _Cut:
 
     def _spill(self) -> None:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="flyball-", dir=self._parent))
+            self._folder = temporary_folder(self._parent)
         for i, held in enumerate(self._held):
             if held:
                 pl.concat(held).write_ipc(self._folder / f"{i:04}-{self._files:06}.arrow")
@@ -158,3 +158,10 @@ class _Cut:
     def close(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def temporary_folder(parent: Path | None) -> Path:
+    """A new folder for events in `parent`, which is made where it is missing; None: where the system keeps such."""
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="flyball-", dir=parent))

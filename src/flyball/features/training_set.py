@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -83,6 +84,7 @@ def build(
     asof: AsOf = "known",
     served: ServedReader | None = None,
     budget: int = BUDGET,
+    folder: Path | None = None,
 ) -> TrainingSet:
     """Build the training set of a model.
 
@@ -93,6 +95,8 @@ def build(
             most training sets do, and shows what that costs. `served`: features as they were answered, of the rows that
             were asked for; needs `served`.
         budget: bytes of a source's events that are held in memory; beyond, they are cut by entity.
+        folder: where events are written that do not fit, and removed from at the end; None: the system's place for
+            temporary files.
 
     Raises:
         InvalidError: `no_rows`, `no_label`, `no_served`.
@@ -101,7 +105,7 @@ def build(
     if model.label is None:
         raise InvalidError(f"the model {model.name!r} has no label to train on", code="no_label")
     columns = _columns_read(model, project, source)
-    with Histories(reader, project, columns, horizon=horizon, at=at, budget=budget) as histories:
+    with Histories(reader, project, columns, horizon=horizon, at=at, budget=budget, folder=folder) as histories:
         rows = _rows(histories, source, at)
         labels = labels_of(model, project, rows, at, histories.current)
         keep = labels.certain & ~rows.deleted
@@ -193,10 +197,11 @@ def features_of(
     horizon: Mapping[str, int],
     at: int,
     asof: Literal["known", "event"] = "known",
+    folder: Path | None = None,
 ) -> ComputedFeatures:
-    """The features of rows (a physical frame of `source`), each at its own event time."""
+    """The features of rows (a physical frame of `source`), each at its own event time. `folder` as in `build`."""
     columns = _view_columns(features, project)
-    with Histories(reader, project, columns, horizon=horizon, at=at) as histories:
+    with Histories(reader, project, columns, horizon=horizon, at=at, folder=folder) as histories:
         return ComputedFeatures(vectors=_features(features, project, source, rows, histories, asof))
 
 
@@ -221,7 +226,9 @@ def _features(
             answer: ViewValues = sweep(view, whole, keys, times, asof=asof)
         else:
             batches = histories.events(view.source.name)
-            answer = sweep_batches(view, batches, keys, times, asof=asof, budget=histories.budget)
+            answer = sweep_batches(
+                view, batches, keys, times, asof=asof, budget=histories.budget, folder=histories.folder
+            )
         found |= view_leaves(view, role, answer)
     return feature_vectors(features, found, len(rows))
 

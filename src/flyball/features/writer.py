@@ -110,7 +110,7 @@ class OnlineWriter:
         compiled = [CompiledView(view, by_name[view.source]) for view in views]
         compiled += [CompiledView(view, source) for view, source in earlier if _there(view, source, by_name)]
         wanted = {view.definition: view for view in reversed(compiled)}
-        with self._store.write() as transaction:
+        with self._builds.all_or_nothing(), self._store.write() as transaction:
             concealed = transaction.get(META, REBUILDING) is not None
             stored = named(transaction, "view/") | named(transaction, "hidden/")
             stale = {name for name in stored & set(wanted) if not _same_head(transaction, wanted[name])}
@@ -263,7 +263,7 @@ class OnlineWriter:
         history, lsns = self._history, removed["_lsn"].to_list()
         self._history = Without(history, source, lsns)
         try:
-            with self._store.write() as transaction:
+            with self._builds.all_or_nothing(), self._store.write() as transaction:
                 for view in [view for view in self._views.values() if view.source.name == source]:
                     if view.source.corrections:
                         for space in (view_space, row_space, place_space):
@@ -273,7 +273,7 @@ class OnlineWriter:
                         keys = touched(view, removed, entities)
                         rebuild(transaction, view, keys, self._history, self._update_view)
                 self._builds.restart(transaction, source)
-                forget(transaction, self._index[source], spec, removed)
+                forget(transaction, self._index[source], spec, removed, self._history)
         finally:
             self._history = history
 

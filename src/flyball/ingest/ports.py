@@ -297,6 +297,12 @@ class LakeTables(Protocol):
         Idempotent; how many rows went. Versions of the table from before stay readable for a while.
         """
 
+    def vacuum(self, table: str) -> int:
+        """Remove the files of versions that are readable no more; how many. An append does so too now and then.
+
+        Raises `NotFoundError` where there is no such table.
+        """
+
 
 class Applier(Protocol):
     """The online side: features over events. Called by one thread at a time."""

@@ -68,6 +68,7 @@ class Ingest:
 
     Args:
         conditions: computes the sources' checks across columns (`fb.check`); the one evaluator of expressions.
+        retention_notes: a file that remembers how long sources which leave the plan keep their rows.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Ingest:
         database: Database | None = None,
         deriver: Deriver | None = None,
         eraser: Eraser | None = None,
+        retention_notes: Path | None = None,
     ) -> None:
         self._log = log
         self._lake = lake
@@ -93,7 +95,7 @@ class Ingest:
         self._intake = Intake(log, clock, self._backlog, chunk_rows=self._config.chunk_rows, conditions=conditions)
         self._quarantine = Quarantine(log, lake, self._intake, clock)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
-        self._retention = Retention(lake, clock)
+        self._retention = Retention(lake, clock, notes=retention_notes)
         self.pulls = Pulls(
             log=log, intake=self._intake, database=database, clock=clock, page_rows=self._config.page_rows
         )
@@ -133,6 +135,7 @@ class Ingest:
                 raise
             self._derivations.use(derivations)
             self._intake.use(sources)
+            self._retention.note(sources.values())
             self._plan = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", "")}
 
     def _leaving(self, sources: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
@@ -270,8 +273,18 @@ class Ingest:
         )
 
     def retain(self) -> int:
-        """Delete a bounded piece of what is older than its source keeps it; how many rows. 0: nothing is due."""
-        return self._retention.step(self.sources())
+        """Delete a bounded piece of what is older than its source keeps it; how many rows. 0: nothing is due, or it
+        waits for what is derived from it, as `status` then says."""
+        with self._lock:  # what is derived stands still between the question and the deletion
+            moment = self._intake.moment(self._derivations.parents)
+            if any(self._derivations.behind(name, moment) for name in self._derivations.names):
+                self._apply_all(moment)
+            return self._retention.step(self.sources(), lambda name: self._unread(name, moment))
+
+    def _unread(self, derived: str, moment: Moment) -> int:
+        """How many events a derived source has yet to read, those among them that are not known yet."""
+        state = self._derivations.status(derived)
+        return self._derivations.behind(derived, moment) + (state["held"] if state is not None else 0)
 
     def _require_derived(self, names: Sequence[str], moment: Moment) -> None:
         """Refuse to give the horizon of a derived source that lacks events of its parent."""
@@ -466,7 +479,8 @@ class Ingest:
 
         `rows`, `quarantined` and `duplicates` are of all time, as are `warnings` and `refused` (pushes), by rule;
         `quarantine_open` waits to be retried or dropped. `lag` is in events, `lag_us` in domain time. `contract` is how
-        the source's rules on freshness and volume stand now.
+        the source's rules on freshness and volume stand now. `retention_waits_for` are the derived sources that rows
+        which are due to be deleted are kept for.
         """
         totals = self._log.totals()
         return self._plan | {
@@ -501,6 +515,7 @@ class Ingest:
             "pending_batches": total.pending_batches,
             "pull": self.pulls.status(spec) if spec.origin else None,
             "derive": self._derivations.status(source) if spec.derive else None,
+            "retention_waits_for": self._retention.waits_for(source),
         }
 
 

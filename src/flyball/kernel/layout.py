@@ -53,6 +53,11 @@ class Layout:
         return self.root / "builds.json"
 
     @property
+    def retention(self) -> Path:
+        """How long each source keeps its rows, as it last declared it."""
+        return self.root / "retention.json"
+
+    @property
     def lake(self) -> Path:
         return self.root / "lake"
 

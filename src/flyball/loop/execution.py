@@ -24,7 +24,7 @@ from flyball.registry.ports import TreeVerifier
 from flyball.training.bundle import importable, load_function, unpack
 from flyball.training.capture import LogFile, capture_descriptors, capture_streams
 from flyball.training.dataset import Dataset
-from flyball.training.ports import RESULT_FORMAT, Matrix, RunSpec, Score, TrainingRows
+from flyball.training.ports import RESULT_FORMAT, SPOOL, Matrix, RunSpec, Score, TrainingRows
 from flyball.training.progress import Progress
 from flyball.training.run import Package, Run
 from flyball.training.secrecy import Mask
@@ -106,6 +106,7 @@ def execute(
                     result = training.train(context, train)
     finally:
         log.close()
+        shutil.rmtree(run_dir / SPOOL, ignore_errors=True)
     result |= {"run": spec.run, "kind": spec.kind, "stages": progress.finish()}
     write_document(run_dir / "result.json", RESULT_FORMAT, finite(result))
     return result
@@ -113,7 +114,7 @@ def execute(
 
 def _clear(run_dir: Path) -> None:
     """Take away what an earlier attempt left; its log stays, and this attempt's lines follow."""
-    for name in ("code", "version", "artifacts"):
+    for name in ("code", "version", "artifacts", SPOOL):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in ("metrics.jsonl", "progress.json", "error.json", "result.json"):
         (run_dir / name).unlink(missing_ok=True)

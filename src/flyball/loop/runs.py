@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from flyball.training.ports import (
     PROGRESS_FORMAT,
     RESULT_FORMAT,
     SPEC_FORMAT,
+    SPOOL,
     Engine,
     Horizon,
     RunRecord,
@@ -206,6 +208,7 @@ class Runs:
 
     def _finish(self, record: RunRecord) -> str:
         folder = self.directory(record.id)
+        shutil.rmtree(folder / SPOOL, ignore_errors=True)  # a killed process left it: events, which nobody may keep
         if (folder / "result.json").exists():
             try:
                 return self._succeed(record, read_document(folder / "result.json", RESULT_FORMAT))

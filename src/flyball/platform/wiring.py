@@ -139,6 +139,7 @@ def open_ingest(
         database=SqlDatabase(),
         deriver=SourceDeriver(),
         eraser=eraser,
+        retention_notes=layout.retention,
     )
     applied.ingest = ingest
     return ingest

@@ -26,6 +26,7 @@ SPEC_FORMAT = "flyball.run"
 RESULT_FORMAT = "flyball.result"
 ERROR_FORMAT = "flyball.error"
 PROGRESS_FORMAT = "flyball.progress"
+SPOOL = "spool"  # of a run directory: events of a training set that do not fit in memory; gone when the run is over
 
 
 class Horizon(Spec, frozen=True, kw_only=True):
