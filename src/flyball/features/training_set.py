@@ -44,7 +44,7 @@ class TrainingSet:
 
     Args:
         frame: the rows' columns as people read them, then features and `label` by name (a feature takes the place of a
-            column of its name), `_event_time`, `_lsn` and `_key`.
+            column of its name, and the label of both), `_event_time`, `_lsn` and `_key`.
         X, y: `(n, features)` and `(n,)` float64; NaN for null, positions for categories and classes, 0 and 1 for
             conditions.
         t: `(n,)` microseconds. keys: the events' keys.
@@ -289,8 +289,8 @@ def _frame(
     system = {name: columns.pop(name) for name in ("_event_time", "_lsn", "_key")}
     columns.pop("_known_at", None)
     for feature, vector in zip(features, values, strict=True):
-        if feature.name not in columns:
-            columns[feature.name] = _series(feature.name, vector)
+        columns[feature.name] = _series(feature.name, vector)
+    columns.pop("label", None)
     return pl.DataFrame([*columns.values(), pl.Series("label", y), *system.values()])
 
 
