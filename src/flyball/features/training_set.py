@@ -226,6 +226,11 @@ def _features(
     return feature_vectors(features, found, len(rows))
 
 
+def row_columns(features: tuple[FeatureSpec, ...]) -> set[str]:
+    """The columns of the rows themselves that features read, or by which they look views up."""
+    return _wanted(leaf_requirements(features))
+
+
 def _wanted(needed: Requirements) -> set[str]:
     return {name for _, name in needed.columns} | {name for role in needed.views for name in role.by}
 
