@@ -99,15 +99,18 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
     from flyball.features import training_set
     from flyball.serving.trees import predict_text
     from flyball.storage.lake import DeltaLake
-    from flyball.storage.predictions import LakePredictions
+    from flyball.storage.predictions import LakeServed
 
     asof = _asof(spec)
-    lake = DeltaLake(run_dir.parent.parent / spec.lake)
+    state = run_dir.parent.parent
+    lake = DeltaLake(state / spec.lake)
     horizon = {source: reached.lsn for source, reached in spec.horizon.items()}
     reader = LakeEvents(lake, spec.project, horizon)
 
     def training_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> TrainingRows:
-        served = LakePredictions(lake) if asof == "served" else None
+        served = None
+        if asof == "served":
+            served = LakeServed(lake, state / spec.artifacts / "versions", spec.versions)
         return training_set.build(model, project, reader, horizon=horizon, at=spec.at, asof=asof, served=served)
 
     return Rooms(
@@ -117,7 +120,7 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         scorer=_open_version,
         trees=predict_text,
         onnx=lambda data, matrix: score_matrix(data, matrix, spec.model.task),
-        artifact=LocalArtifacts(run_dir.parent.parent / spec.artifacts).get,
+        artifact=LocalArtifacts(state / spec.artifacts).get,
         append=lambda table, frame, app_id, version: lake.append(table, frame, app_id=app_id, version=version),
     )
 

@@ -49,8 +49,9 @@ class TrainingSet:
             conditions.
         t: `(n,)` microseconds. keys: the events' keys.
         categorical, categories: features that are categories, and their values by code.
-        left_out: how many rows are not there, by reason: `immature`, `null_label`, and where there are any `deleted`
-            and `not_served`.
+        left_out: how many rows are not there, by reason: `immature`, `null_label`, and where there are any `deleted`;
+            as they were served also `not_served`, and where there are any `redefined`: answered only by versions that
+            define the features otherwise, or are not there any more.
         digest: SHA-256 of the features' definitions, t, keys, X and y.
         pins: what was read, per source; `rebuild` builds the same set from them.
         inexact: rows with a value that is not exact; none, as training sets are exact.
@@ -108,8 +109,10 @@ def build(
         left_out = _left_out(labels, rows)
         frame, y = rows.first.filter(pl.Series(keep)), labels.y[keep]
         if asof == "served":
-            answered = served_features(model, source, frame, served, at=at)
-            left_out["not_served"] = int((~answered.found).sum())
+            answered = served_features(model, project, frame, served, at=at)
+            left_out["not_served"] = int((~answered.found & ~answered.redefined).sum())
+            if answered.redefined.any():
+                left_out["redefined"] = int(answered.redefined.sum())
             frame, y, values = frame.filter(pl.Series(answered.found)), y[answered.found], answered.vectors
         else:
             values = _features(model.features, project, source, frame, histories, asof)
