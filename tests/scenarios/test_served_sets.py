@@ -34,7 +34,7 @@ def declared(window: str, kinds: tuple[str, ...]) -> fb.Project:
         features=[Users, Payments.kind],
         split=fb.by_time(test=0.3),
     )
-    def fraud(data: fb.Dataset, run: fb.Run) -> Any:
+    def fraud(data: Any, run: fb.Run) -> Any:
         import lightgbm
 
         SEEN.update(kinds=data.train.frame["kind"].to_list(), X=data.train.X.tolist(), left_out=data.left_out)
