@@ -11,14 +11,14 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import polars as pl
 
-from flyball.define.spec import ModelSpec, ProjectSpec
+from flyball.define.spec import ModelSpec, ProjectSpec, SourceSpec
 from flyball.engines.local import record_identity
 from flyball.kernel.errors import ConflictError, InvalidError
 from flyball.kernel.files import FileLock, read_document, write_document
@@ -99,15 +99,18 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
     from flyball.features import training_set
     from flyball.serving.trees import predict_text
     from flyball.storage.lake import DeltaLake
-    from flyball.storage.predictions import LakePredictions
+    from flyball.storage.predictions import LakeServed
 
     asof = _asof(spec)
-    lake = DeltaLake(run_dir.parent.parent / spec.lake)
+    state = run_dir.parent.parent
+    lake = DeltaLake(state / spec.lake)
     horizon = {source: reached.lsn for source, reached in spec.horizon.items()}
     reader = LakeEvents(lake, spec.project, horizon)
 
     def training_rows(spec: RunSpec, model: ModelSpec, project: ProjectSpec) -> TrainingRows:
-        served = LakePredictions(lake) if asof == "served" else None
+        served = None
+        if asof == "served":
+            served = LakeServed(lake, state / spec.artifacts / "versions", spec.versions)
         return training_set.build(
             model, project, reader, horizon=horizon, at=spec.at, asof=asof, served=served, folder=run_dir / SPOOL
         )
@@ -119,7 +122,7 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         scorer=_open_version,
         trees=predict_text,
         onnx=lambda data, matrix: score_matrix(data, matrix, spec.model.task),
-        artifact=LocalArtifacts(run_dir.parent.parent / spec.artifacts).get,
+        artifact=LocalArtifacts(state / spec.artifacts).get,
         append=lambda table, frame, app_id, version: lake.append(table, frame, app_id=app_id, version=version),
     )
 
@@ -144,17 +147,35 @@ def _batch_rows(
     folder: Path,
 ) -> BatchRows:
     from flyball.features.assemble import stack
-    from flyball.features.frames import once
-    from flyball.features.training_set import features_of
+    from flyball.features.training_set import features_of, row_columns
 
     assert spec.batch is not None  # the caller checked it
+    declared = spec.project.source(spec.batch.rows)
+    read = row_columns(model.features)
+    rows = _rows_to_score(reader, declared, [c.name for c in declared.columns if c.name in read], spec.after)
     # Its rows bring the columns that the model's rows declare; the features' expressions know these by that name.
     source = msgspec.structs.replace(project.source(spec.batch.rows), name=model.rows)
-    events = reader.events(spec.batch.rows, None, through_lsn=None)
-    rows = once(events).filter(pl.col("_lsn") > spec.after).sort("_lsn")
     computed = features_of(model.features, project, source, rows, reader, horizon=horizon, at=spec.at, folder=folder)
     matrix = stack(model.features, computed.vectors, len(rows))
     return BatchRows(X=matrix, frame=rows.select("_key", "_event_time", "_lsn"))
+
+
+def _rows_to_score(reader: LakeEvents, source: SourceSpec, columns: Sequence[str], after: int) -> pl.DataFrame:
+    """The rows that came behind the LSN `after` and count, in LSN order, with these columns.
+
+    Of a row that was corrected that is its newest version, also where an earlier one was scored; of a deleted one none.
+    Of what lies at or below `after` the keys alone are read, and only those are held that came again.
+    """
+    from flyball.features.frames import CURRENT, history
+
+    fresh = pl.concat(reader.batches(source.name, columns, through_lsn=None, after_lsn=after))
+    keys = fresh.select("_key")
+    events = pl.concat(
+        batch.join(keys, on="_key", how="semi") for batch in reader.batches(source.name, [], through_lsn=after)
+    )
+    events = pl.concat([events, fresh.select(events.columns)])
+    counting = history(events, source).filter(pl.col("_until") == CURRENT).select("_lsn")
+    return fresh.join(counting, on="_lsn", how="semi").sort("_lsn")
 
 
 @contextlib.contextmanager

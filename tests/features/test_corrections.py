@@ -9,18 +9,21 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace
 
+from flyball.define.spec import ColumnSpec, FeatureSpec, ModelSpec, ViewSpec
 from flyball.features.training_set import build, rebuild
 from flyball.ingest.frames import meanings, to_lake
 from flyball.kernel.errors import ConflictError, InvalidError
 from flyball.kernel.times import DAY, HOUR, MINUTE
 from flyball.storage.events import LakeEvents
 from flyball.storage.lake import DeltaLake
-from flyball.storage.predictions import LakePredictions
+from flyball.storage.predictions import LakeServed
 from tests.features.test_training_set import (
     ANY,
     CHARGEBACKS,
     FEATURES,
+    OUT,
     PAYMENTS,
     PROJECT,
     Lake,
@@ -84,12 +87,28 @@ def record(at: int, features: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"id": f"p{at}", "at": at, "version": "m/1", "rung": "model", "features": known} | fields
 
 
-def predictions(folder: Path, records: list[dict[str, Any]]) -> LakePredictions:
+class Log(LakeServed):
+    """The log in a lake, and manifests by version; every other version defines its features as `m` does."""
+
+    def __init__(self, lake: DeltaLake, manifests: dict[str, Any]) -> None:
+        super().__init__(lake, Path(), {})
+        self._manifests = manifests
+
+    def manifest(self, version: str) -> Any:
+        return self._manifests.get(version, manifest(model()))
+
+
+def manifest(m: ModelSpec, views: tuple[ViewSpec, ...] = PROJECT.views) -> dict[str, Any]:
+    features = [feature.to_data() for feature in m.features]
+    return {"rows": m.rows, "features": features, "views": [view.to_data() for view in views]}
+
+
+def predictions(folder: Path, records: list[dict[str, Any]], **manifests: Any) -> Log:
     from flyball.loop.records import TABLE, frame
 
     lake = DeltaLake(folder)
     lake.append(TABLE, frame(records), app_id="test", version=1)
-    return LakePredictions(lake)
+    return Log(lake, {version.replace("_", "/"): found for version, found in manifests.items()})
 
 
 def test_features_are_those_that_were_served_by_key_or_by_values(tmp_path: Path) -> None:
@@ -112,6 +131,41 @@ def test_features_are_those_that_were_served_by_key_or_by_values(tmp_path: Path)
     assert made.frame["n_1h"].to_list() == [7.0, 5.0]
     assert made.frame["last_kind"].to_list() == ["b", None]
     assert made.left_out == {"immature": 0, "null_label": 0, "not_served": 2}
+
+
+def test_codes_are_read_with_the_categories_of_the_version_that_answered(tmp_path: Path) -> None:
+    columns = (*PAYMENTS.columns[:-1], ColumnSpec(name="kind", type="category", categories=("0", "a", "b")))
+    project = replace(PROJECT, sources=(replace(PAYMENTS, columns=columns), CHARGEBACKS))
+    feature = FeatureSpec(name="kind", expr=["col", "Payments", "kind"], type="category", categories=("a", "b", "gone"))
+    was = replace(model(), features=(feature,))
+    now = replace(model(), features=(replace(feature, categories=("0", "a", "b")),))
+    records = [record(i, {"kind": float(i)}, key={"id": i}, inputs={}) for i in range(3)]
+    log = predictions(tmp_path, records, m_1=manifest(was))
+    lake = Lake(Payments=frame(PAYMENTS, [payment(i, i * MINUTE) for i in range(3)]))
+    made = build(now, project, lake, horizon={}, at=DAY, asof="served", served=log)
+    assert made.frame["kind"].to_list() == ["a", "b", None]
+    assert made.X[:2, 0].tolist() == [1.0, 2.0]
+
+
+def test_answers_of_other_definitions_are_left_out(tmp_path: Path) -> None:
+    one_hour = FeatureSpec(name="n", expr=["view", "Out", "n_1h", ["payer"]])
+    now = replace(model(), features=(one_hour,))
+    other_view = replace(OUT, where=["eq", ["col", "Payments", "kind"], ["lit", "a"]])
+    records = [record(i, {}, key={"id": i}, version=f"m/{i}", inputs={}) | {"features": {"n": i}} for i in range(1, 6)]
+    records.append(record(6, {}, key={"id": 4}, version="m/1", inputs={}) | {"features": {"n": 9}})
+    log = predictions(
+        tmp_path,
+        records,
+        m_1=manifest(now),
+        m_2=manifest(replace(now, features=(replace(one_hour, expr=["view", "Out", "n_1h", ["payee"]]),))),
+        m_3=manifest(now, (other_view,)),
+        m_4=manifest(replace(now, rows="Chargebacks")),
+        m_5=None,
+    )
+    lake = Lake(Payments=frame(PAYMENTS, [payment(i, i * MINUTE) for i in range(1, 7)]))
+    made = build(now, PROJECT, lake, horizon={}, at=DAY, asof="served", served=log)
+    assert dict(zip(made.frame["id"].to_list(), made.frame["n"].to_list(), strict=True)) == {1: 1.0, 4: 9.0}
+    assert made.left_out == {"immature": 0, "null_label": 0, "not_served": 1, "redefined": 3}
 
 
 def test_what_was_served_cannot_be_read_from_digests_or_without_a_log(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from msgspec.structs import replace
 
 from flyball.define.spec import (
     AnyLabelSpec,
@@ -141,6 +142,29 @@ def test_rows_come_in_time_order_with_features_of_their_time_and_named_columns()
     assert made.frame["n_1h"].to_list() == [0.0, 1.0, 2.0]
     assert made.frame["label"].to_list() == [0.0, 1.0, 1.0]
     assert made.keys[0] == (1).to_bytes(16, "big")
+
+
+def test_a_feature_takes_the_place_of_a_column_of_its_name_in_the_frame() -> None:
+    features = (
+        FeatureSpec(name="amount", expr=["mul", col("amount"), ["lit", 1000]]),
+        FeatureSpec(name="kind", expr=col("kind"), type="category", categories=("a", "b")),
+        FeatureSpec(name="id", expr=col("id")),
+    )
+    made = trained([payment(1, 0, 550), payment(2, 1, 700, kind="b")], at=DAY, m=replace(model(), features=features))
+    assert made.frame["amount"].to_list() == made.X[:, 0].tolist() == [5500.0, 7000.0]
+    assert made.frame["kind"].to_list() == ["a", "b"]
+    assert made.X[:, 1].tolist() == [0.0, 1.0]
+    assert made.frame["id"].to_list() == made.X[:, 2].tolist() == [1.0, 2.0]
+    assert made.frame.columns.count("amount") == 1
+
+
+def test_a_column_named_label_gives_its_place_to_the_label() -> None:
+    labelled = replace(PAYMENTS, columns=(*PAYMENTS.columns, ColumnSpec(name="label", type="boolean")))
+    payments = frame(PAYMENTS, [payment(1, 0, 300), payment(2, 1)]).with_columns(label=pl.Series([True, False]))
+    project = replace(PROJECT, sources=(labelled, CHARGEBACKS))
+    told = model(LabelSpec(expr=col("label"), matures=HOUR))
+    made = build(told, project, Lake(Payments=payments), horizon={}, at=DAY)
+    assert made.frame["label"].to_list() == made.y.tolist() == [1.0, 0.0]
 
 
 def test_a_label_that_is_not_mature_or_null_leaves_its_row_out() -> None:

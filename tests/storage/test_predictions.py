@@ -12,12 +12,13 @@ from flyball.kernel.clock import ManualClock
 from flyball.kernel.times import SECOND
 from flyball.loop.collect import Collector
 from flyball.loop.records import TABLE, frame
+from flyball.registry import versions
 from flyball.serving.log import PredictionReader, PredictionWriter
 from flyball.storage.lake import DeltaLake
 from flyball.storage.metadata.database import open_database
 from flyball.storage.metadata.migrations import migrate
 from flyball.storage.metadata.unit import SqlMetadata
-from flyball.storage.predictions import LakeLabels, LakePredictions, evaluate_events
+from flyball.storage.predictions import LakeLabels, LakePredictions, LakeServed, evaluate_events
 from tests.loop.fakes import record
 
 TRIPS = SourceSpec(
@@ -44,6 +45,24 @@ def test_predictions_of_a_service_and_a_time_are_read_with_their_scores(tmp_path
     one = reader.find("pred_4")
     assert one is not None
     assert (one["at"], one["error"], one["key"]) == (4 * SECOND, {"code": "x"}, {"id": "4"})
+
+
+def test_what_a_models_versions_answered_is_read_with_their_manifests(tmp_path: Path) -> None:
+    sealed = versions.write({"model": "tip", "rows": "Trips"}, {}, tmp_path / "new")
+    versions.install(tmp_path / "new", tmp_path / "versions")
+    lake = DeltaLake(tmp_path / "lake")
+    reader = LakeServed(lake, tmp_path / "versions", {"tip/1": sealed.digest, "tip/2": "0" * 64})
+    assert reader.served("tip").is_empty()
+    rows = [at(2, version="tip/2"), at(1), at(3, version="tips/1"), at(4, rung="default"), at(5, features=None)]
+    lake.append(TABLE, frame(rows), app_id="c", version=1)
+    found = reader.served("tip")
+    assert found["version"].to_list() == ["tip/1", "tip/2"]
+    assert found.schema == LakeServed(DeltaLake(tmp_path / "empty"), tmp_path, {}).served("tip").schema
+    manifest = reader.manifest("tip/1")
+    assert manifest is not None
+    assert manifest["rows"] == "Trips"
+    assert reader.manifest("tip/2") is None  # its directory is gone
+    assert reader.manifest("tip/3") is None
 
 
 def test_scores_of_classes_and_of_regressions_are_read(tmp_path: Path) -> None:

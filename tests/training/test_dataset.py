@@ -72,11 +72,23 @@ def test_features_of_the_row_itself_can_be_selected(rows: Rows) -> None:
     assert smaller.categories == {"payment": ("cash", "card", "other")}
 
 
+def test_why_a_training_set_is_empty_is_said(rows: Rows) -> None:
+    none = Rows(rows.frame[:0], rows.X[:0], rows.y[:0], rows.t[:0], rows.features)
+    left_out = {"immature": 0, "null_label": 1, "not_served": 7, "redefined": 2}
+    with pytest.raises(InvalidError) as caught:
+        dataset(dataclasses.replace(none, left_out=left_out), MODEL, PROJECT)
+    assert "1 have no label, 7 were not served, 2 were served only by versions" in caught.value.message
+    assert "mature" not in caught.value.message
+    assert caught.value.hint == "flyball train tip --asof known"
+    assert caught.value.details == {"left_out": {"null_label": 1, "not_served": 7, "redefined": 2}}
+
+
 def test_an_empty_training_set_and_unknown_labels_are_refused(rows: Rows) -> None:
     none = Rows(rows.frame[:0], rows.X[:0], rows.y[:0], rows.t[:0], rows.features)
     with pytest.raises(InvalidError) as caught:
         dataset(none, MODEL, PROJECT)
     assert caught.value.code == "training_set_empty"
+    assert "there are none that were known" in caught.value.message
     y = rows.y.copy()
     y[3] = np.nan
     with pytest.raises(InvalidError) as caught:

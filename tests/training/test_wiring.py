@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,18 @@ from flyball.define.spec import (
     LabelSpec,
     ModelSpec,
     ProjectSpec,
+    SourceSpec,
     TaskSpec,
     ViewSpec,
 )
 from flyball.engines.local import LocalEngine
 from flyball.kernel.errors import FlyballError
 from flyball.kernel.files import read_document, write_document
-from flyball.kernel.times import DAY, HOUR
+from flyball.kernel.times import DAY, HOUR, SECOND
 from flyball.registry import versions
 from flyball.registry.versions import FORMAT
 from flyball.storage.artifacts import LocalArtifacts
+from flyball.storage.events import LakeEvents
 from flyball.storage.lake import DeltaLake
 from flyball.training.ports import RESULT_FORMAT, SPEC_FORMAT, SPOOL, Horizon, RunSpec
 from tests.registry.models import pipeline
@@ -110,9 +113,6 @@ def test_a_model_that_cannot_take_nulls_is_told(tmp_path: Path) -> None:
 
 
 def test_events_are_read_as_far_as_the_horizon(tmp_path: Path) -> None:
-    pytest.importorskip("flyball.ingest.frames")
-    from flyball.storage.events import LakeEvents
-
     lake = DeltaLake(tmp_path / "lake")
     reader = LakeEvents(lake, PROJECT, {"Trips": 3})
     empty = reader.events("Trips", ["fare"], through_lsn=None)
@@ -244,3 +244,94 @@ def test_a_run_from_the_lake_and_a_batch_with_its_version(tmp_path: Path) -> Non
     assert lake.read("scores", ["_lsn"])["_lsn"].to_list() == list(range(251, 301))
     champion = launch(run="run_3", champion=trained["digest"])
     assert champion["evaluation"]["champion"]["metrics"] == trained["metrics"]
+
+
+AMOUNTS = SourceSpec(
+    name="Amounts",
+    event_time="time",
+    columns=(ColumnSpec(name="amount", type="float"), ColumnSpec(name="note", type="string", nullable=True)),
+)
+
+
+def amounts(*events: tuple[int, float | None, bool]) -> pl.DataFrame:
+    """Events of (key, amount, deleted), one a second; LSNs from 1."""
+    numbers = list(range(1, len(events) + 1))
+    time = (pl.Series(numbers) * SECOND).cast(pl.Datetime("us", "UTC"))
+    return pl.DataFrame(
+        {
+            "amount": pl.Series([amount for _, amount, _ in events], dtype=pl.Float64),
+            "note": ["x"] * len(events),
+            "_event_time": time,
+            "_known_at": time,
+            "_lsn": numbers,
+            "_key": [b"%016d" % key for key, _, _ in events],
+            "_deleted": [deleted for _, _, deleted in events],
+        }
+    )
+
+
+def scored(tmp_path: Path, source: SourceSpec, events: pl.DataFrame, after: int) -> list[tuple[int, float]]:
+    """LSN and amount of the rows that a batch would score, and that it reads no column of what was scored before."""
+    lake = DeltaLake(tmp_path / "lake")
+    lake.append("Amounts", events, app_id="Amounts", version=len(events))
+    model = ModelSpec(
+        name="m",
+        task=TaskSpec(kind="regression"),
+        rows="Amounts",
+        features=(FeatureSpec(name="amount", expr=["col", "Amounts", "amount"]),),
+    )
+    project = ProjectSpec(name="p", sources=(source,), models=(model,))
+    batch = BatchSpec(name="b", model="m", rows="Amounts", every=1, output="scores")
+    spec = RunSpec(run="r", kind="batch", model=model, project=project, at=DAY, batch=batch, after=after)
+    reader = LakeEvents(ReadColumns(lake, after), project, {}, batch=2)
+    found = trainer._batch_rows(spec, model, project, reader, {}, tmp_path / "spool")
+    return list(zip(found.frame["_lsn"].to_list(), found.X[:, 0].tolist(), strict=True))
+
+
+class ReadColumns:
+    """A lake that refuses columns of rows at or below an LSN, and `note` of any."""
+
+    def __init__(self, lake: DeltaLake, after: int) -> None:
+        self._lake, self._after = lake, after
+        self.types, self.version = lake.types, lake.version
+
+    def read(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        *,
+        after_lsn: int | None = None,
+        through_lsn: int | None = None,
+    ) -> pl.DataFrame:
+        assert columns is not None
+        assert "note" not in columns
+        assert "amount" not in columns or (after_lsn or 0) >= self._after
+        return self._lake.read(table, columns, after_lsn=after_lsn, through_lsn=through_lsn)
+
+
+def test_a_batch_scores_rows_as_they_were_corrected_and_none_that_were_deleted(tmp_path: Path) -> None:
+    source = msgspec.structs.replace(AMOUNTS, corrections=True, key=("note",))
+    events = amounts(
+        (1, 1.0, False),
+        (2, 2.0, False),
+        (3, 3.0, False),
+        (4, 4.0, False),  # scored so far
+        (5, 5.0, False),  # corrected before it was scored
+        (6, 6.0, False),  # deleted before it was scored
+        (5, 50.0, False),
+        (6, None, True),
+        (1, 10.0, False),  # corrected after it was scored
+        (2, None, True),  # deleted after it was scored
+        (7, None, True),  # deleted before it came
+    )
+    assert scored(tmp_path, source, events, after=4) == [(7, 50.0), (9, 10.0)]
+
+
+def test_a_batch_scores_a_row_that_comes_twice_once(tmp_path: Path) -> None:
+    events = amounts((1, 1.0, False), (2, 2.0, False), (1, 10.0, False), (3, 3.0, False), (3, 30.0, False))
+    assert scored(tmp_path, AMOUNTS, events.drop("_deleted"), after=2) == [(4, 3.0)]
+
+
+def test_the_first_batch_scores_all_rows(tmp_path: Path) -> None:
+    events = amounts((1, 1.0, False), (2, 2.0, False), (1, 10.0, False))
+    assert scored(tmp_path, AMOUNTS, events.drop("_deleted"), after=0) == [(1, 1.0), (2, 2.0)]

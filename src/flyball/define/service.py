@@ -161,7 +161,9 @@ class Batch:
     """Scores the rows of a source on a schedule, into a table of the lake.
 
     Args:
-        rows: the source whose new rows are scored.
+        rows: the source whose new rows are scored. Where it takes corrections, a row is scored as it is then, and
+            again when it is corrected later: the score with the highest `_lsn` of a `_key` is its newest. A deleted row
+            is not scored; a score that it was given before stays in the table.
         every: the period, in domain time.
         output: the table; without it, the batch's name.
     """

@@ -103,8 +103,13 @@ class ServedReader(Protocol):
     """What was answered, from the prediction log."""
 
     def served(self, model: str) -> pl.DataFrame:
-        """The answers of a model's versions, the earliest first: `at` (Int64, microseconds), and as JSON texts `key`
-        (the service's key fields, null for none), `inputs` and `features` (by name; null for null)."""
+        """The answers of a model's versions, the earliest first: `version` (`model/number`), `at` (Int64,
+        microseconds), and as JSON texts `key` (the service's key fields, null for none), `inputs` and `features` (by
+        name; null for null, codes for categories)."""
+        ...
+
+    def manifest(self, version: str) -> Mapping[str, Any] | None:
+        """What a version (`model/number`) computed its features from; None where it is not there any more."""
         ...
 
 

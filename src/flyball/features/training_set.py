@@ -45,13 +45,14 @@ class TrainingSet:
 
     Args:
         frame: the rows' columns as people read them, then features and `label` by name (a feature takes the place of a
-            column of its name), `_event_time`, `_lsn` and `_key`.
+            column of its name, and the label of both), `_event_time`, `_lsn` and `_key`.
         X, y: `(n, features)` and `(n,)` float64; NaN for null, positions for categories and classes, 0 and 1 for
             conditions.
         t: `(n,)` microseconds. keys: the events' keys.
         categorical, categories: features that are categories, and their values by code.
-        left_out: how many rows are not there, by reason: `immature`, `null_label`, and where there are any `deleted`
-            and `not_served`.
+        left_out: how many rows are not there, by reason: `immature`, `null_label`, and where there are any `deleted`;
+            as they were served also `not_served`, and where there are any `redefined`: answered only by versions that
+            define the features otherwise, or are not there any more.
         digest: SHA-256 of the features' definitions, t, keys, X and y.
         pins: what was read, per source; `rebuild` builds the same set from them.
         inexact: rows with a value that is not exact; none, as training sets are exact.
@@ -112,8 +113,10 @@ def build(
         left_out = _left_out(labels, rows)
         frame, y = rows.first.filter(pl.Series(keep)), labels.y[keep]
         if asof == "served":
-            answered = served_features(model, source, frame, served, at=at)
-            left_out["not_served"] = int((~answered.found).sum())
+            answered = served_features(model, project, frame, served, at=at)
+            left_out["not_served"] = int((~answered.found & ~answered.redefined).sum())
+            if answered.redefined.any():
+                left_out["redefined"] = int(answered.redefined.sum())
             frame, y, values = frame.filter(pl.Series(answered.found)), y[answered.found], answered.vectors
         else:
             values = _features(model.features, project, source, frame, histories, asof)
@@ -233,6 +236,11 @@ def _features(
     return feature_vectors(features, found, len(rows))
 
 
+def row_columns(features: tuple[FeatureSpec, ...]) -> set[str]:
+    """The columns of the rows themselves that features read, or by which they look views up."""
+    return _wanted(leaf_requirements(features))
+
+
 def _wanted(needed: Requirements) -> set[str]:
     return {name for _, name in needed.columns} | {name for role in needed.views for name in role.by}
 
@@ -296,8 +304,8 @@ def _frame(
     system = {name: columns.pop(name) for name in ("_event_time", "_lsn", "_key")}
     columns.pop("_known_at", None)
     for feature, vector in zip(features, values, strict=True):
-        if feature.name not in columns:
-            columns[feature.name] = _series(feature.name, vector)
+        columns[feature.name] = _series(feature.name, vector)
+    columns.pop("label", None)
     return pl.DataFrame([*columns.values(), pl.Series("label", y), *system.values()])
 
 

@@ -51,7 +51,8 @@ class Rooms:
 
     Args:
         training_rows: the point-in-time training set of a model.
-        batch_rows: the rows of the spec's batch with an LSN above its `after`, and their features at their own times.
+        batch_rows: the rows of the spec's batch with an LSN above its `after`, as they are now where they were
+            corrected and without those that were deleted, and their features at their own times.
         metrics: all metrics of a task.
         scorer: a verified version directory of this digest, opened; closed when the block ends.
         trees, onnx: the tree kernel, and a run of a serialized ONNX model.

@@ -39,6 +39,7 @@ from flyball.training.ports import (
 
 LOOP = Actor(name="loop:runs")
 MAX_ATTEMPTS = 2  # of a run whose process was lost without a word
+ALL = 1_000_000  # of a model's versions
 ENOUGH_ROWS = 1_000  # for a run that an apply queued; one that was asked for starts with any
 
 logger = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ class Runs:
         with self._metadata.read() as unit:
             intent = unit.loop.intent(record.id) or Intent(run=record.id, cause="manual")
             champion = self._champion(unit, record.model)
+            served = _versions(unit, record.spec)
         if record.kind == "batch" and (self.directory(record.id) / "spec.json").exists():
             # An attempt that was lost may have added its rows: only the same horizon again adds them once.
             return self._begin(record, intent)
@@ -168,6 +170,7 @@ class Runs:
             horizon={n: Horizon(lsn=h.lsn, version=h.version, rows=h.rows) for n, h in horizons.items()},
             at=self._clock.now(),
             champion=champion if record.kind == "train" else "",
+            versions=served,
         )
         folder = self.directory(record.id)
         folder.mkdir(parents=True, exist_ok=True)
@@ -312,6 +315,13 @@ def sources_of(spec: RunSpec) -> list[str]:
     if spec.batch is not None:
         wanted.add(spec.batch.rows)
     return [source.name for source in project.sources if source.name in wanted]
+
+
+def _versions(unit: Unit, spec: RunSpec) -> dict[str, str]:
+    """The digests of the versions that may have answered, for a run on features as they were served."""
+    if spec.params.get("asof") != "served":
+        return {}
+    return {version.ref: version.digest for version in unit.versions.list(spec.model.name, limit=ALL)}
 
 
 def _missing(spec: RunSpec, horizons: Mapping[str, SourceHorizon], intent: Intent) -> str:

@@ -32,7 +32,7 @@ from flyball.kernel.settings import ClientSettings, client_settings
 from flyball.storage.events import LakeEvents
 from flyball.storage.lake import DeltaLake
 from flyball.storage.online import LmdbStore
-from flyball.storage.predictions import LakePredictions
+from flyball.storage.predictions import LakeServed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +124,10 @@ class Notebook:
         horizons = self.client.flush([source.name for source in self.project.sources])
         horizon = {name: int(found["lsn"]) for name, found in horizons.items()}
         lake = DeltaLake(self._layout.lake)
+        served = None
+        if asof == "served":
+            digests = {str(v["version"]): str(v["digest"]) for v in self.client.versions(spec.name)}
+            served = LakeServed(lake, self._layout.artifacts / "versions", digests)
         built = training_set.build(
             spec,
             self.project,
@@ -131,7 +135,7 @@ class Notebook:
             horizon=horizon,
             at=int(self.client.status()["at"]),
             asof=asof,
-            served=LakePredictions(lake),
+            served=served,
         )
         return Table(built.frame)
 

@@ -50,7 +50,10 @@ class LakeEvents:
     def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
         return pl.concat(self.batches(source, columns, through_lsn=through_lsn))
 
-    def batches(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> Iterator[pl.DataFrame]:
+    def batches(
+        self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None, after_lsn: int = 0
+    ) -> Iterator[pl.DataFrame]:
+        """What `events` gives, behind `after_lsn`, in pieces."""
         spec = self._project.source(source)
         schema = physical_schema(spec)
         names = list(schema) if columns is None else list(dict.fromkeys([*columns, *system_columns(spec)]))
@@ -63,7 +66,7 @@ class LakeEvents:
         there = [name for name in names if name in present]
         ends = [end for end in (through_lsn, self._horizon.get(source)) if end is not None]
         end = min(ends, default=self._lake.version(source, source))
-        for after in range(0, end, self._batch):
+        for after in range(after_lsn, end, self._batch):
             through = min(after + self._batch, end)
             frame = self._lake.read(source, there, after_lsn=after, through_lsn=through)
             yield frame.with_columns(late).select(names)

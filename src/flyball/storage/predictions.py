@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
@@ -10,8 +12,10 @@ import polars as pl
 from flyball.define.spec import ExprData, SourceSpec
 from flyball.features.evaluate import evaluate
 from flyball.features.vector import column_key, logical, vector_of
+from flyball.kernel.errors import NotFoundError
 from flyball.kernel.times import to_datetime
 from flyball.loop.records import TABLE
+from flyball.registry import versions
 
 FEEDBACK = "flyball_feedback"
 NOT_THE_MODEL = ("default", "error", "older", "older_version")  # rungs whose replies say nothing about the version
@@ -24,7 +28,13 @@ _PREDICTION: dict[str, Any] = {
     "inputs": pl.String,
     "score": pl.Float64,
 }
-_SERVED: dict[str, Any] = {"at": pl.Int64, "key": pl.String, "inputs": pl.String, "features": pl.String}
+_SERVED: dict[str, Any] = {
+    "version": pl.String,
+    "at": pl.Int64,
+    "key": pl.String,
+    "inputs": pl.String,
+    "features": pl.String,
+}
 
 
 class Tables(Protocol):
@@ -54,17 +64,6 @@ class LakePredictions:
         )
         return rows.with_columns(_scores(rows["output"])).drop("output")
 
-    def served(self, model: str) -> pl.DataFrame:
-        """`features.ports.ServedReader`: what the model's versions themselves answered, the earliest first."""
-        if not self._lake.types(TABLE):
-            return pl.DataFrame(schema=_SERVED)
-        rows = self._lake.scan(TABLE).filter(
-            pl.col("version").str.starts_with(f"{model}/"),
-            pl.col("rung").is_in(NOT_THE_MODEL).not_(),
-            pl.col("features").is_not_null(),
-        )
-        return rows.sort("at", "id").select(pl.col("at").cast(pl.Int64), "key", "inputs", "features").collect()
-
     def find(self, prediction: str) -> dict[str, Any] | None:
         if not self._lake.types(TABLE):
             return None
@@ -87,6 +86,40 @@ class LakePredictions:
             if record[name] is not None:
                 record[name] = json.loads(record[name])
         return record
+
+
+class LakeServed:
+    """`features.ports.ServedReader` over the lake's table `predictions`, and the versions in the folder `versions`.
+
+    `digests` names the directories of a model's versions by what predictions call them (`model/number`).
+    """
+
+    def __init__(self, lake: Tables, versions: Path, digests: Mapping[str, str]) -> None:
+        self._lake = lake
+        self._versions = versions
+        self._digests = digests
+
+    def served(self, model: str) -> pl.DataFrame:
+        """What the model's versions themselves answered, the earliest first."""
+        if not self._lake.types(TABLE):
+            return pl.DataFrame(schema=_SERVED)
+        rows = self._lake.scan(TABLE).filter(
+            pl.col("version").str.starts_with(f"{model}/"),
+            pl.col("rung").is_in(NOT_THE_MODEL).not_(),
+            pl.col("features").is_not_null(),
+        )
+        return (
+            rows.sort("at", "id").select("version", pl.col("at").cast(pl.Int64), "key", "inputs", "features").collect()
+        )
+
+    def manifest(self, version: str) -> Mapping[str, Any] | None:
+        digest = self._digests.get(version)
+        if digest is None:
+            return None
+        try:
+            return versions.read(self._versions / digest, expected=digest).manifest
+        except NotFoundError:
+            return None
 
 
 class LakeLabels:

@@ -93,11 +93,7 @@ def dataset(rows: TrainingRows, model: ModelSpec, project: ProjectSpec) -> Datas
     Raises `training_set_empty`, `label_unknown`, or `split_impossible` where all rows have one time.
     """
     if len(rows.y) == 0:
-        raise InvalidError(
-            f"the training set of {model.name!r} has no rows: no row of {model.rows!r} has a label that is mature",
-            code="training_set_empty",
-            hint="ingest more events, or check the label and how long it takes to mature",
-        )
+        raise _empty(rows, model)
     y = np.asarray(rows.y, dtype=np.float64)
     if not np.isfinite(y).all():
         raise InvalidError(
@@ -122,6 +118,31 @@ def dataset(rows: TrainingRows, model: ModelSpec, project: ProjectSpec) -> Datas
         inexact=rows.inexact,
         left_out=dict(rows.left_out),
         pins={name: pin.to_data() for name, pin in rows.pins.items()},
+    )
+
+
+_REASONS = {  # why a row is left out, and what to do about it
+    "immature": ("have a label that is not mature", "wait, or check how long the label takes to mature"),
+    "null_label": ("have no label", "check the label's expression"),
+    "deleted": ("were deleted", "ingest more events"),
+    "not_served": ("were not served", "flyball train {model} --asof known"),
+    "redefined": (
+        "were served only by versions that define the features otherwise or are gone",
+        "flyball train {model} --asof known",
+    ),
+}
+
+
+def _empty(rows: TrainingRows, model: ModelSpec) -> InvalidError:
+    counts = {reason: count for reason, count in rows.left_out.items() if count}
+    most = max(counts, key=lambda reason: counts[reason], default="")
+    said = ", ".join(f"{count} {_REASONS[reason][0]}" for reason, count in counts.items())
+    return InvalidError(
+        f"the training set of {model.name!r} has no rows: of the rows of {model.rows!r} "
+        + (said or "there are none that were known"),
+        code="training_set_empty",
+        hint=_REASONS[most][1].format(model=model.name) if most else "ingest events",
+        details={"left_out": counts},
     )
 
 

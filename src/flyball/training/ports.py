@@ -49,6 +49,7 @@ class RunSpec(Spec, frozen=True, kw_only=True):
         params: for the user's function; `{"baseline": "without_windows"}` also trains and evaluates without views.
         champion: version digest that is evaluated on the same held-out rows; empty: none.
         version, after: of a batch: the digest of the version that scores; rows with an LSN above `after` are scored.
+        versions: of a run on features as they were served: the digests of the model's versions by `model/number`.
         lake, artifacts: folders, relative to the state directory (two above the run directory).
     """
 
@@ -65,6 +66,7 @@ class RunSpec(Spec, frozen=True, kw_only=True):
     batch: BatchSpec | None = None
     version: str = ""
     after: int = 0
+    versions: dict[str, str] = {}
     lake: str = "lake"
     artifacts: str = "artifacts"
 
