@@ -83,6 +83,29 @@ def test_where_all_is_right_the_audit_says_so_with_its_bound() -> None:
         assert found["limit"] is None
 
 
+@pytest.mark.parametrize("ttl", [None, "6h"])
+def test_latest_values_are_audited_and_explained(ttl: str | None) -> None:
+    class Newest(fb.LatestView, source=Payments, entity=Payments.shop, ttl=ttl):
+        amount = fb.latest(Payments.amount)
+
+    service = fb.Service("newest", rows=Payments, features=[Newest, Payments.kind])
+    with platform(fb.Project("market", services=[service]), at=NOW) as running:
+        audit_everything(running)
+        running.load("Payments", history()[0])
+        asked = [{"shop": f"shop-{n % 9}", "kind": "chip"} for n in range(30)]
+        served = running.predict("newest", asked)
+        for _ in range(3):
+            running.advance(2 * MINUTE)
+        found = running._control.skew("newest")
+        assert (found["compared"], found["mismatched"]) == (2 * len(asked), 0)
+        assert running._control.health["audit"]["ok"]
+        ids = {reply["prediction_id"]: reply["values"]["Newest.amount"] for reply in served}
+        assert any(value is not None for value in ids.values())
+        for id, value in ids.items():
+            told = running._control.explain("Newest", "amount", entity={}, prediction=id)
+            assert told["value"]["served"] == value
+
+
 def test_a_defect_of_serving_is_found_told_alarmed_and_holds_releases_back() -> None:
     with started(max_skew=0.005) as running:
         audit_everything(running)

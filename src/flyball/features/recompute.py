@@ -229,7 +229,9 @@ class Recomputation:
                 for by, column in zip(role.by, view.entity, strict=True)
                 if alike(self._columns[by], column)
             }
-            since = int(window_start(spec, self.times).min()) if len(self.times) else 0
+            since = None  # a latest value may be of any age
+            if spec.kind != "latest":
+                since = int(window_start(spec, self.times).min()) if len(self.times) else 0
             before = int(self.times.max()) if len(self.times) else 0
             frame = self._history.slice(source, view.columns, since=since, before=before, where=where)
             if source.corrections:  # a correction may lie in another window, or be of another entity
