@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import replace
 from typing import Any
 
@@ -259,3 +260,58 @@ def test_the_query_computes_a_view_from_the_lake() -> None:
         for name, value in reply["values"].items():
             if name.startswith("Card."):
                 assert answer[name[5:]] == pytest.approx(value, rel=1e-9)
+
+
+def windowed(window: str, *, view: str = "Recent") -> fb.Project:
+    """A model that reads a count over a window: today's definition of it, or one that was."""
+
+    class Sales(fb.Source, event_time="time", key="id", known=fb.delay("0s")):
+        id = fb.String(max_length=32)
+        shop = fb.String(nullable=True)
+        kind = fb.Category(*(["cash", "card"] if window == "1h" else ["free", "cash", "card"]))
+        good = fb.Boolean()
+        time = fb.Timestamp()
+
+    counted = {"__module__": __name__, "n": fb.count(window)}
+    by_shop = {"source": Sales, "entity": Sales.shop}
+    made: Any = types.new_class(view, (fb.WindowView,), by_shop, lambda body: body.update(counted))
+
+    class Newest(fb.LatestView, source=Sales, entity=Sales.shop):
+        kind = fb.latest(Sales.kind)
+
+    @fb.model(
+        task=fb.Binary(),
+        rows=Sales,
+        label=fb.Label(Sales.good, matures="0s"),
+        features=[made, Newest],
+        split=fb.by_time(test=0.3),
+    )
+    def good(data: fb.Dataset, run: fb.Run) -> fb.Package:
+        import lightgbm
+
+        rows = lightgbm.Dataset(data.train.X, data.train.y)
+        settings = {"objective": "binary", "min_data_in_leaf": 1, "num_leaves": 3, "verbose": -1}
+        return run.package(lightgbm.train(settings, rows, num_boost_round=2))
+
+    return fb.Project("sales", services=[fb.Service("good", model=good, default=0.5)])
+
+
+@pytest.mark.parametrize("changed", [{"window": "3h"}, {"window": "1h", "view": "Newer"}])
+def test_a_prediction_is_explained_by_the_definition_that_its_version_has(changed: dict[str, str]) -> None:
+    with platform(windowed("1h"), at=NOW) as running:
+        times = [show_time(NOW - (n + 1) * 5 * MINUTE) for n in range(400)]
+        rows = [{"shop": "a", "kind": "cash", "good": n % 2 == 0, "time": at} for n, at in enumerate(times)]
+        running.load("Sales", [row | {"id": str(n)} for n, row in enumerate(rows)])
+        running.train("good")
+        running.apply(windowed(**changed))
+        reply = running.predict("good", id="q", shop="a")
+        running.tick()
+        assert reply["version"] == "good/1"
+        for view, feature, value in (("Recent", "n", 12.0), ("Newest", "kind", "cash")):
+            found = running._control.explain(view, feature, entity={}, prediction=reply["prediction_id"])
+            assert found["value"] == {"logged": value, "served": value, "event": value}
+            assert found["interval"].get("window") in (None, "1h")
+            assert found["version"] == "good/1"
+        with pytest.raises(FlyballError, match="'Recent'") as caught:
+            running._control.explain("Resent", "n", entity={}, prediction=reply["prediction_id"])
+        assert caught.value.code == "view_not_read"
