@@ -111,6 +111,13 @@ def test_all_predictions_of_an_entity_have_one_place() -> None:
     assert abs(sum(place < 0.05 for place in places) / 2000 - 0.05) < 0.02
 
 
+def test_each_service_and_period_has_other_places() -> None:
+    cards = [{"card": f"c{n}"} for n in range(40)]
+    sampled = [frozenset(c["card"] for c in cards if position(c, "s", day) < 0.05) for day in range(200)]
+    assert len(set().union(*sampled)) == len(cards), "in time each one is sampled"
+    assert position(cards[0], "s", 1) == position(cards[0], "s", 1) != position(cards[0], "other", 1)
+
+
 def seal(value: object) -> object:
     return None if value is None else f"pii:{hash((7, value)):x}"
 

@@ -182,6 +182,56 @@ def test_more_than_can_be_audited_halves_the_share_of_entities() -> None:
         assert 0.0 < state.share <= 1.0
 
 
+def by_shop() -> TestPlatform:
+    features: list[Any] = [Shop, Payments.kind]
+    return platform(fb.Project("market", services=[fb.Service("shops", rows=Payments, features=features)]), at=NOW)
+
+
+def test_with_few_entities_the_share_grows_until_all_are_audited() -> None:
+    with by_shop() as running:
+        shops = [f"shop-{n}" for n in range(4)]
+        for _ in range(8):
+            running.predict("shops", [{"shop": shop, "kind": "chip"} for shop in shops])
+            running.advance(2 * MINUTE)
+        before = running._control.skew("shops")["sampling"]
+        assert before["share"] == 1.0
+        asked = [{"shop": shop, "kind": "chip"} for shop in shops * 10]
+        running.predict("shops", asked)
+        for _ in range(3):
+            running.advance(2 * MINUTE)
+        after = running._control.skew("shops")["sampling"]
+        assert after["predictions"] + after["waiting"] >= before["predictions"] + before["waiting"] + len(asked)
+        assert after["waiting"] == 0
+
+
+def test_a_share_of_none_stays_none() -> None:
+    with by_shop() as running:
+        rule = AuditRule(share=0.0)
+        running._control._audits = replace(running._control._audits, rule=rule)
+        running._control._audit._rule = rule
+        for _ in range(3):
+            running.predict("shops", [{"shop": "shop-1", "kind": "chip"}])
+            running.advance(2 * MINUTE)
+        sampling = running._control.skew("shops")["sampling"]
+        assert (sampling["share"], sampling["predictions"], sampling["waiting"]) == (0.0, 0, 0)
+
+
+def test_one_entity_with_all_the_traffic_is_audited_as_far_as_there_is_time() -> None:
+    with by_shop() as running:
+        audit_everything(running, waiting=20)
+        for _ in range(6):  # what is queued has no time to settle before more comes
+            running.predict("shops", [{"shop": "shop-1", "kind": "chip"}] * 60)
+            running.advance(20 * SECOND)
+            with running._control._metadata.read() as unit:
+                assert unit.audit.waiting("shops") <= 20
+        for _ in range(2):
+            running.advance(2 * MINUTE)
+        found = running._control.skew("shops")
+        assert found["sampling"]["dropped"] > 0
+        assert found["sampling"]["predictions"] > 5
+        assert found["compared"] == found["sampling"]["predictions"] * len(found["features"])
+
+
 def test_what_is_wired_has_a_small_default() -> None:
     with features_alone() as running:
         assert isinstance(running._control._audits, Audits)

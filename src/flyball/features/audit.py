@@ -101,9 +101,10 @@ def entity_of(definition: Definition, record: Served) -> dict[str, Any]:
     return {name: record.inputs.get(name) for name in by} if by else dict(record.key or {"id": record.id})
 
 
-def position(entity: Mapping[str, Any]) -> float:
-    """A place in [0, 1) by the entity alone: those below a share are sampled, with all of their predictions."""
-    number = hashlib.blake2b(canonical(dict(entity)), digest_size=8).digest()
+def position(entity: Mapping[str, Any], *salt: str | int) -> float:
+    """A place in [0, 1) by the entity and what salts it alone: those below a share are sampled, with all of their
+    predictions. Salted with a service and a period, it is other entities each period."""
+    number = hashlib.blake2b(canonical([*salt, dict(entity)]), digest_size=8).digest()
     return int.from_bytes(number, "big") / 2.0**64
 
 
