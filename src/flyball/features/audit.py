@@ -130,13 +130,13 @@ def audit(
     base = again.compute(Conditions(), rows)
     served, sealed, missing = _served(definition, records)
     exact = np.array([is_exact(f, definition) for f in definition.features], np.bool_)
-    same = equal(served, base.matrix, exact)
+    same = equal(served, base.matrix, exact, base.slack)
     unopened = _unopened(definition, records, base, sealed, seal, same)
     compared = base.known & ~missing & ~unopened
     wrong = compared & ~same
     where = np.flatnonzero(wrong.any(axis=1))
     chosen = Known(others=usable(known.others), kept_from=known.kept_from)
-    part = Computed(matrix=base.matrix[where], known=base.known[where])
+    part = Computed(matrix=base.matrix[where], known=base.known[where], slack=base.slack[where])
     causes = classify(again, chosen, rows[where], served[where], part, wrong[where]) if len(where) else []
     found = [(int(where[i]), k, cause) for i, k, cause in causes]
     return Audited(

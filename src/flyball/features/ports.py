@@ -171,7 +171,7 @@ class AuditStore(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
-    """A sampled prediction that waits: its record as it was logged, and a place in [0, 1) that is drawn by its id: those
+    """A sampled prediction that waits: its record as it was logged, and a place in [0, 1) that its id gives it: those
     with the largest are let go where too many wait."""
 
     id: str
@@ -201,9 +201,9 @@ class AuditPeriod:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditState:
-    """Of one service: the share of entities that is sampled now as a multiple of the one that is begun with, predictions
-    audited and let go, the newest examples of mismatches, and what mismatches did to scores (rows that could be scored
-    both ways, sum and largest |Δ|)."""
+    """Of one service: the share of entities that is sampled now, as a multiple of the one that is begun with;
+    predictions audited and let go, the newest examples of mismatches, and what mismatches did to scores (rows that
+    could be scored both ways, sum and largest |Δ|)."""
 
     service: str
     share: float = 1.0
