@@ -180,6 +180,10 @@ def test_an_explanation_is_told_with_its_interval_tiles_and_late_rows() -> None:
     ):
         assert part in text, part
     assert "online state: no store" in explain_told(found | {"online": {"error": "no store"}})
+    value = {"logged": 6.0, "served": 5.0, "event": 5.0}
+    served = explain_told(found | {"value": value, "online": None, "version": "fraud/3", "prediction": "pred_1"})
+    assert "at 1970-01-01T01:00:00Z, as fraud/3 defines it" in served
+    assert "value as logged 6, as served 5, as event 5" in served
 
 
 def test_an_entity_is_columns_and_values() -> None:

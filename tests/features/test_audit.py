@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from flyball.define.spec import ColumnSpec
+from flyball.define.spec import ColumnSpec, FeatureSpec
 from flyball.features.accumulator import Floats
 from flyball.features.audit import Audited, Effect, Tally, audit, entity_of, position
 from flyball.features.causes import Cause
@@ -60,6 +60,31 @@ def test_injected_faults_of_each_cause_are_classified(capsys: pytest.CaptureFixt
         assert counts[cause.value] >= 0.95 * counts.total(), (cause, counts)
 
 
+@pytest.mark.parametrize("spread", [100.0, 1.0, 1e-3])
+def test_deviations_of_large_floats_are_right_as_far_as_floats_can_hold_them(spread: float) -> None:
+    made = world(5)
+    for values in {id(event.values): event.values for event in made.events}.values():
+        values["score"] = 1.7e9 + made.draw.uniform(0, spread)
+    std = ["view", "Card", "std_6h", ["card"]]
+    twice = FeatureSpec(name="twice", expr=["mul", std, ["lit", 2.0]])
+    definition = replace(DEFINITION, features=(*DEFINITION.features, twice))
+    records = []
+    for case in cases(made, 60):
+        value = case.record.features["Card.std_6h"]
+        doubled = None if value is None else 2.0 * value
+        records.append(replace(case.record, features=dict(case.record.features) | {"twice": doubled}))
+    found = audit(definition, records, history(made), known=known(made))
+    assert found.examples == ()
+    assert found.compared == 60 * len(definition.features)
+    wrong = [
+        replace(r, features={n: v * (1 + 1e-4) if v and n == "twice" else v for n, v in r.features.items()})
+        for r in records
+    ]
+    broken = audit(definition, wrong, history(made), known=known(made)).features
+    assert (broken["twice"].mismatched > 40) is (spread > 1e-3), "the last has no four digits that are right"
+    assert broken["Card.std_6h"].mismatched == 0
+
+
 def test_the_effect_on_the_prediction_is_that_of_the_values_that_differ() -> None:
     made = world(3)
     record = cases(made, 1)[0].record
@@ -109,6 +134,13 @@ def test_all_predictions_of_an_entity_have_one_place() -> None:
     places = [position({"card": f"c{n}"}) for n in range(2000)]
     assert 0.0 <= min(places) < max(places) < 1.0
     assert abs(sum(place < 0.05 for place in places) / 2000 - 0.05) < 0.02
+
+
+def test_each_service_and_period_has_other_places() -> None:
+    cards = [{"card": f"c{n}"} for n in range(40)]
+    sampled = [frozenset(c["card"] for c in cards if position(c, "s", day) < 0.05) for day in range(200)]
+    assert len(set().union(*sampled)) == len(cards), "in time each one is sampled"
+    assert position(cards[0], "s", 1) == position(cards[0], "s", 1) != position(cards[0], "other", 1)
 
 
 def seal(value: object) -> object:

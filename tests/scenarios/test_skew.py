@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from dataclasses import replace
 from typing import Any
 
@@ -83,6 +84,29 @@ def test_where_all_is_right_the_audit_says_so_with_its_bound() -> None:
         assert found["limit"] is None
 
 
+@pytest.mark.parametrize("ttl", [None, "6h"])
+def test_latest_values_are_audited_and_explained(ttl: str | None) -> None:
+    class Newest(fb.LatestView, source=Payments, entity=Payments.shop, ttl=ttl):
+        amount = fb.latest(Payments.amount)
+
+    service = fb.Service("newest", rows=Payments, features=[Newest, Payments.kind])
+    with platform(fb.Project("market", services=[service]), at=NOW) as running:
+        audit_everything(running)
+        running.load("Payments", history()[0])
+        asked = [{"shop": f"shop-{n % 9}", "kind": "chip"} for n in range(30)]
+        served = running.predict("newest", asked)
+        for _ in range(3):
+            running.advance(2 * MINUTE)
+        found = running._control.skew("newest")
+        assert (found["compared"], found["mismatched"]) == (2 * len(asked), 0)
+        assert running._control.health["audit"]["ok"]
+        ids = {reply["prediction_id"]: reply["values"]["Newest.amount"] for reply in served}
+        assert any(value is not None for value in ids.values())
+        for id, value in ids.items():
+            told = running._control.explain("Newest", "amount", entity={}, prediction=id)
+            assert told["value"]["served"] == value
+
+
 def test_a_defect_of_serving_is_found_told_alarmed_and_holds_releases_back() -> None:
     with started(max_skew=0.005) as running:
         audit_everything(running)
@@ -156,6 +180,56 @@ def test_more_than_can_be_audited_halves_the_share_of_entities() -> None:
             assert unit.audit.waiting("chargeback") <= 60
         assert state.dropped > 0, "which happens where the share is halved; it doubles again as the queue empties"
         assert 0.0 < state.share <= 1.0
+
+
+def by_shop() -> TestPlatform:
+    features: list[Any] = [Shop, Payments.kind]
+    return platform(fb.Project("market", services=[fb.Service("shops", rows=Payments, features=features)]), at=NOW)
+
+
+def test_with_few_entities_the_share_grows_until_all_are_audited() -> None:
+    with by_shop() as running:
+        shops = [f"shop-{n}" for n in range(4)]
+        for _ in range(8):
+            running.predict("shops", [{"shop": shop, "kind": "chip"} for shop in shops])
+            running.advance(2 * MINUTE)
+        before = running._control.skew("shops")["sampling"]
+        assert before["share"] == 1.0
+        asked = [{"shop": shop, "kind": "chip"} for shop in shops * 10]
+        running.predict("shops", asked)
+        for _ in range(3):
+            running.advance(2 * MINUTE)
+        after = running._control.skew("shops")["sampling"]
+        assert after["predictions"] + after["waiting"] >= before["predictions"] + before["waiting"] + len(asked)
+        assert after["waiting"] == 0
+
+
+def test_a_share_of_none_stays_none() -> None:
+    with by_shop() as running:
+        rule = AuditRule(share=0.0)
+        running._control._audits = replace(running._control._audits, rule=rule)
+        running._control._audit._rule = rule
+        for _ in range(3):
+            running.predict("shops", [{"shop": "shop-1", "kind": "chip"}])
+            running.advance(2 * MINUTE)
+        sampling = running._control.skew("shops")["sampling"]
+        assert (sampling["share"], sampling["predictions"], sampling["waiting"]) == (0.0, 0, 0)
+
+
+def test_one_entity_with_all_the_traffic_is_audited_as_far_as_there_is_time() -> None:
+    with by_shop() as running:
+        audit_everything(running, waiting=20)
+        for _ in range(6):  # what is queued has no time to settle before more comes
+            running.predict("shops", [{"shop": "shop-1", "kind": "chip"}] * 60)
+            running.advance(20 * SECOND)
+            with running._control._metadata.read() as unit:
+                assert unit.audit.waiting("shops") <= 20
+        for _ in range(2):
+            running.advance(2 * MINUTE)
+        found = running._control.skew("shops")
+        assert found["sampling"]["dropped"] > 0
+        assert found["sampling"]["predictions"] > 5
+        assert found["compared"] == found["sampling"]["predictions"] * len(found["features"])
 
 
 def test_what_is_wired_has_a_small_default() -> None:
@@ -236,3 +310,58 @@ def test_the_query_computes_a_view_from_the_lake() -> None:
         for name, value in reply["values"].items():
             if name.startswith("Card."):
                 assert answer[name[5:]] == pytest.approx(value, rel=1e-9)
+
+
+def windowed(window: str, *, view: str = "Recent") -> fb.Project:
+    """A model that reads a count over a window: today's definition of it, or one that was."""
+
+    class Sales(fb.Source, event_time="time", key="id", known=fb.delay("0s")):
+        id = fb.String(max_length=32)
+        shop = fb.String(nullable=True)
+        kind = fb.Category(*(["cash", "card"] if window == "1h" else ["free", "cash", "card"]))
+        good = fb.Boolean()
+        time = fb.Timestamp()
+
+    counted = {"__module__": __name__, "n": fb.count(window)}
+    by_shop = {"source": Sales, "entity": Sales.shop}
+    made: Any = types.new_class(view, (fb.WindowView,), by_shop, lambda body: body.update(counted))
+
+    class Newest(fb.LatestView, source=Sales, entity=Sales.shop):
+        kind = fb.latest(Sales.kind)
+
+    @fb.model(
+        task=fb.Binary(),
+        rows=Sales,
+        label=fb.Label(Sales.good, matures="0s"),
+        features=[made, Newest],
+        split=fb.by_time(test=0.3),
+    )
+    def good(data: fb.Dataset, run: fb.Run) -> fb.Package:
+        import lightgbm
+
+        rows = lightgbm.Dataset(data.train.X, data.train.y)
+        settings = {"objective": "binary", "min_data_in_leaf": 1, "num_leaves": 3, "verbose": -1}
+        return run.package(lightgbm.train(settings, rows, num_boost_round=2))
+
+    return fb.Project("sales", services=[fb.Service("good", model=good, default=0.5)])
+
+
+@pytest.mark.parametrize("changed", [{"window": "3h"}, {"window": "1h", "view": "Newer"}])
+def test_a_prediction_is_explained_by_the_definition_that_its_version_has(changed: dict[str, str]) -> None:
+    with platform(windowed("1h"), at=NOW) as running:
+        times = [show_time(NOW - (n + 1) * 5 * MINUTE) for n in range(400)]
+        rows = [{"shop": "a", "kind": "cash", "good": n % 2 == 0, "time": at} for n, at in enumerate(times)]
+        running.load("Sales", [row | {"id": str(n)} for n, row in enumerate(rows)])
+        running.train("good")
+        running.apply(windowed(**changed))
+        reply = running.predict("good", id="q", shop="a")
+        running.tick()
+        assert reply["version"] == "good/1"
+        for view, feature, value in (("Recent", "n", 12.0), ("Newest", "kind", "cash")):
+            found = running._control.explain(view, feature, entity={}, prediction=reply["prediction_id"])
+            assert found["value"] == {"logged": value, "served": value, "event": value}
+            assert found["interval"].get("window") in (None, "1h")
+            assert found["version"] == "good/1"
+        with pytest.raises(FlyballError, match="'Recent'") as caught:
+            running._control.explain("Resent", "n", entity={}, prediction=reply["prediction_id"])
+        assert caught.value.code == "view_not_read"

@@ -47,8 +47,9 @@ def told(found: dict[str, Any]) -> str:
     entity = ", ".join(f"{name}={value}" for name, value in found["entity"].items()) or "everything"
     start = "the beginning" if interval["start"] is None else show_time(interval["start"])
     more = ", ".join(f"{name} {interval[name]}" for name in ("window", "hop", "ttl") if interval.get(name))
+    by = f", as {found['version']} defines it" if found.get("version") else ""
     parts = [
-        f"{found['view']}.{found['feature']} ({found['operator']}) of {entity} at {show_time(found['at'])}",
+        f"{found['view']}.{found['feature']} ({found['operator']}) of {entity} at {show_time(found['at'])}{by}",
         f"interval [{start}, {show_time(interval['end'])})" + (f": {more}" if more else ""),
         "value " + ", ".join(f"as {how} {shown(value)}" for how, value in found["value"].items()) + online(found),
     ]

@@ -23,7 +23,7 @@ from flyball.kernel.times import parse_time
     type=click.FloatRange(0, 1),
     default=Settings().audit_share,
     show_default=True,
-    help="Of the entities: all predictions of a sampled one are recomputed by the skew audit.",
+    help="Of the entities, whose predictions the skew audit recomputes: to begin with; it adapts to the load. 0: none.",
 )
 def up(
     state: Path, host: str, port: int, workers: int, replay_from: str | None, log_level: str, audit_share: float

@@ -101,9 +101,10 @@ def entity_of(definition: Definition, record: Served) -> dict[str, Any]:
     return {name: record.inputs.get(name) for name in by} if by else dict(record.key or {"id": record.id})
 
 
-def position(entity: Mapping[str, Any]) -> float:
-    """A place in [0, 1) by the entity alone: those below a share are sampled, with all of their predictions."""
-    number = hashlib.blake2b(canonical(dict(entity)), digest_size=8).digest()
+def position(entity: Mapping[str, Any], *salt: str | int) -> float:
+    """A place in [0, 1) by the entity and what salts it alone: those below a share are sampled, with all of their
+    predictions. Salted with a service and a period, it is other entities each period."""
+    number = hashlib.blake2b(canonical([*salt, dict(entity)]), digest_size=8).digest()
     return int.from_bytes(number, "big") / 2.0**64
 
 
@@ -129,13 +130,13 @@ def audit(
     base = again.compute(Conditions(), rows)
     served, sealed, missing = _served(definition, records)
     exact = np.array([is_exact(f, definition) for f in definition.features], np.bool_)
-    same = equal(served, base.matrix, exact)
+    same = equal(served, base.matrix, exact, base.slack)
     unopened = _unopened(definition, records, base, sealed, seal, same)
     compared = base.known & ~missing & ~unopened
     wrong = compared & ~same
     where = np.flatnonzero(wrong.any(axis=1))
     chosen = Known(others=usable(known.others), kept_from=known.kept_from)
-    part = Computed(matrix=base.matrix[where], known=base.known[where])
+    part = Computed(matrix=base.matrix[where], known=base.known[where], slack=base.slack[where])
     causes = classify(again, chosen, rows[where], served[where], part, wrong[where]) if len(where) else []
     found = [(int(where[i]), k, cause) for i, k, cause in causes]
     return Audited(

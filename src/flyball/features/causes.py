@@ -106,7 +106,7 @@ def classify(
         if not len(where):
             continue
         computed = again.compute(hypothesis.conditions, rows[where])
-        right = test[where] & computed.known & equal(served[where], computed.matrix, exact)
+        right = test[where] & computed.known & equal(served[where], computed.matrix, exact, computed.slack)
         for i, k in zip(*np.nonzero(right), strict=True):
             causes[int(where[i]), int(k)] = hypothesis.cause
             open_[where[i], k] = False
@@ -148,10 +148,11 @@ def _same(a: float, b: float) -> bool:
     return a == b or (bool(np.isnan(a)) and bool(np.isnan(b)))
 
 
-def equal(served: Floats, again: Floats, exact: Flags) -> Flags:
-    """Where values agree: null with null; exact ones to the bit, floats to 1e-9 relative. `exact` is `(features,)`."""
+def equal(served: Floats, again: Floats, exact: Flags, slack: Floats | float = 0.0) -> Flags:
+    """Where values agree: null with null; exact ones to the bit, floats to 1e-9 relative or to `slack` `(n, features)`.
+    `exact` is `(features,)`."""
     with np.errstate(invalid="ignore"):
-        near = np.abs(served - again) <= RELATIVE * np.maximum(np.abs(served), np.abs(again))
+        near = np.abs(served - again) <= np.maximum(RELATIVE * np.maximum(np.abs(served), np.abs(again)), slack)
     same: Flags = (np.isnan(served) & np.isnan(again)) | (served == again) | (near & ~exact)
     return same
 

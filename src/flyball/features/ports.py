@@ -155,7 +155,7 @@ class AuditStore(Protocol):
         ...
 
     def drop_from(self, service: str, place: float) -> int:
-        """Take those from the queue whose entity's place is at or above; how many."""
+        """Take those from the queue whose place is at or above; how many."""
         ...
 
     def forget(self, hit: Callable[[dict[str, Any]], bool]) -> None:
@@ -176,7 +176,8 @@ class AuditStore(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditEntry:
-    """A sampled prediction that waits: its record as it was logged, and the place of its entity in [0, 1)."""
+    """A sampled prediction that waits: its record as it was logged, and a place in [0, 1) that its id gives it: those
+    with the largest are let go where too many wait."""
 
     id: str
     service: str
@@ -205,8 +206,9 @@ class AuditPeriod:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuditState:
-    """Of one service: the share of entities that is sampled now, predictions audited and let go, the newest examples of
-    mismatches, and what mismatches did to scores (rows that could be scored both ways, sum and largest |Δ|)."""
+    """Of one service: the share of entities that is sampled now, as a multiple of the one that is begun with;
+    predictions audited and let go, the newest examples of mismatches, and what mismatches did to scores (rows that
+    could be scored both ways, sum and largest |Δ|)."""
 
     service: str
     share: float = 1.0

@@ -25,6 +25,7 @@ from flyball.features.frames import CURRENT, once, vectors
 from flyball.features.keys import Keys, encode_keys
 from flyball.features.offline import sweep
 from flyball.features.ports import EventSlices
+from flyball.features.rounding import slack, with_means
 from flyball.features.vector import LeafKey, Vector, leaf_key
 from flyball.features.views import CompiledView, ViewValues
 
@@ -107,10 +108,12 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Computed:
-    """`matrix` `(n, features)`, NaN for null, categories as codes; `known` is False where it could not be computed."""
+    """`matrix` `(n, features)`, NaN for null, categories as codes; `known` is False where it could not be computed;
+    `slack` is how far from it another right value may be, beyond the rounding of the value itself."""
 
     matrix: Floats
     known: Flags
+    slack: Floats
 
 
 class Recomputation:
@@ -173,15 +176,16 @@ class Recomputation:
                 found[key] = vector
                 unknown[key] = ~answer.exact | blind
         matrix = np.full((n, len(self.definition.features)), np.nan)
-        known = np.zeros(matrix.shape, np.bool_)
+        known, apart = np.zeros(matrix.shape, np.bool_), np.zeros(matrix.shape)
         for k, feature in enumerate(self.definition.features):
             keys = [leaf_key(leaf) for leaf in leaves(feature.expr)]
             if all(key in found for key in keys):
                 matrix[:, k] = stack([feature], [evaluate(feature.expr, found, rows=n)], n)[:, 0]
+                apart[:, k] = slack(feature, found, matrix[:, k])
                 known[:, k] = ~np.logical_or.reduce(
                     [np.zeros(n, np.bool_), *(unknown[key] for key in keys if key in unknown)]
                 )
-        return Computed(matrix=matrix, known=known)
+        return Computed(matrix=matrix, known=known, slack=apart)
 
     def _answer(self, role: ViewRole, what: Conditions, rows: Words) -> tuple[CompiledView | None, ViewValues | None]:
         spec = self.definition.view(role.view)
@@ -208,11 +212,12 @@ class Recomputation:
         return view, sweep(view, events.select(columns), keys, self.times[rows], asof="known")
 
     def _by_row(self, spec: ViewSpec, source: SourceSpec) -> CompiledView:
-        """The view with a row in the place of its entity."""
+        """The view with a row in the place of its entity, and with what tells how its values are rounded."""
         if spec.hash not in self._compiled:
             columns = (*source.columns, ColumnSpec(name=ROW, type="integer"))
             by_row = msgspec.structs.replace(source, columns=columns, corrections=False)
-            self._compiled[spec.hash] = CompiledView(msgspec.structs.replace(spec, entity=(ROW,)), by_row)
+            wider = msgspec.structs.replace(with_means(spec, source), entity=(ROW,))
+            self._compiled[spec.hash] = CompiledView(wider, by_row)
         return self._compiled[spec.hash]
 
     def _events(
@@ -229,7 +234,9 @@ class Recomputation:
                 for by, column in zip(role.by, view.entity, strict=True)
                 if alike(self._columns[by], column)
             }
-            since = int(window_start(spec, self.times).min()) if len(self.times) else 0
+            since = None  # a latest value may be of any age
+            if spec.kind != "latest":
+                since = int(window_start(spec, self.times).min()) if len(self.times) else 0
             before = int(self.times.max()) if len(self.times) else 0
             frame = self._history.slice(source, view.columns, since=since, before=before, where=where)
             if source.corrections:  # a correction may lie in another window, or be of another entity

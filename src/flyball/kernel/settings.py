@@ -25,7 +25,7 @@ class Settings:
     workers: int = 1
     replay_from: int | None = None  # domain time of a replay clock at first start; None: the wall clock
     log_level: str = "info"
-    audit_share: float = 0.05  # of the entities, whose predictions the skew audit recomputes
+    audit_share: float = 0.05  # of the entities, with which the skew audit begins; it adapts to what it has time for
 
     def __post_init__(self) -> None:
         if self.port and not 1 <= self.port <= 65_533:

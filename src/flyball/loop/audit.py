@@ -2,7 +2,7 @@
 
 What is sampled is put into a queue in the transaction that closes the collector's manifest, and is taken out in the one
 that adds what was found: a crash at any point neither loses nor counts a prediction twice. The share of entities that
-is sampled shrinks where more comes than is audited, and grows back.
+is sampled shrinks where more comes than is audited, and grows up to all of them where less does.
 """
 
 from __future__ import annotations
@@ -43,13 +43,17 @@ class AuditRule:
     """How much is audited.
 
     Args:
-        share: of the entities, at most; all predictions of a sampled one are audited.
+        share: of the entities of a period that a service begins with; all predictions of a sampled one are audited,
+            but for those that the queue has no room for. 0: nothing is ever sampled.
         rows: predictions of a service in one step.
         every: between two steps of a service, in domain time.
-        settle: how old a prediction is when it is audited, so that its own row and late ones may have come.
+        settle: how old a prediction is when it is audited, so that its own row and late ones may have come; and how
+            long the share stays before it is doubled again, as the queue tells no sooner what a share brings.
         give_up: how long a prediction waits that cannot be audited.
-        waiting: predictions of a service in the queue; past them the share of entities is halved.
-        period: over which the counts are added up, and `window`: over how much of them the bound is taken.
+        waiting: predictions of a service in the queue; past them some are let go and the share of entities is halved,
+            below an eighth of them it is doubled.
+        period: over which the counts are added up and after which other entities are sampled, and `window`: over how
+            much of them the bound is taken.
     """
 
     share: float = 0.05
@@ -60,6 +64,11 @@ class AuditRule:
     waiting: int = 2_000
     period: int = DAY
     window: int = 7 * DAY
+
+    def sampled(self, state: AuditState) -> float:
+        """The share of the entities that is sampled now; `state.share` is that of what is begun with, and may be
+        above 1."""
+        return min(1.0, state.share * self.share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +112,7 @@ class SkewAudit:
         self._clock = clock
         self._ids = ids
         self._looked: dict[str, int] = {}
+        self._grown: dict[str, int] = {}  # per service: when its share was last doubled
         self._reach: dict[str, int] = {}  # per source: the LSN up to which the lake is known to reach
         self._definitions: dict[str, Definition] = {}
 
@@ -111,6 +121,7 @@ class SkewAudit:
     def sample(self, unit: Unit, records: Sequence[Record]) -> None:
         """Observer of the collector: put the predictions of sampled entities into the queue."""
         states: dict[str, AuditState] = {}
+        found: dict[str, list[AuditEntry]] = {}
         for record in records:
             if not record.get("features") or failed(record) or record.get("feature_state") not in (None, "fresh"):
                 continue  # what was answered with defaults says so itself
@@ -121,20 +132,39 @@ class SkewAudit:
                 definition = self._definition(version_digest(unit, str(record["version"])))
             except FlyballError:  # what cannot be audited must not keep predictions from the lake
                 continue
-            place = position(entity_of(definition, Served.of(record)))
-            if place < states[service].share * self._rule.share:
-                unit.audit.enqueue(_entry(record, place))
+            entity = entity_of(definition, Served.of(record))
+            period = int(record["at"]) // self._rule.period
+            if position(entity, service, period) < self._rule.sampled(states[service]):
+                found.setdefault(service, []).append(_entry(record))
         for service, state in states.items():
-            self._adapt(unit, service, state)
+            self._enqueue(unit, state, found.get(service, []))
 
-    def _adapt(self, unit: Unit, service: str, state: AuditState) -> None:
-        waiting = unit.audit.waiting(service)
-        if waiting > self._rule.waiting:
-            share = state.share / 2
-            dropped = unit.audit.drop_from(service, share * self._rule.share)
-            unit.audit.put_state(replace(state, share=share, dropped=state.dropped + dropped))
-        elif state.share < 1.0 and waiting < self._rule.waiting // 8:
-            unit.audit.put_state(replace(state, share=min(1.0, 2 * state.share)))
+    def _enqueue(self, unit: Unit, state: AuditState, entries: list[AuditEntry]) -> None:
+        """Take what the queue has room for, and adapt the share of entities to what it holds.
+
+        Which predictions are let go is drawn for each of them and not for entities: a service may have so few, with so
+        much traffic each, that none of them would be left.
+        """
+        entries.sort(key=lambda entry: entry.place)
+        for entry in entries[: self._rule.waiting]:
+            unit.audit.enqueue(entry)
+        waiting, cut = unit.audit.waiting(state.service), 1.0
+        dropped = max(0, len(entries) - self._rule.waiting)
+        while waiting > self._rule.waiting:
+            cut /= 2
+            gone = unit.audit.drop_from(state.service, cut)
+            waiting, dropped = waiting - gone, dropped + gone
+        if dropped:
+            unit.audit.put_state(replace(state, share=state.share / 2, dropped=state.dropped + dropped))
+        elif waiting < self._rule.waiting // 8:
+            self._grow(unit, state)
+
+    def _grow(self, unit: Unit, state: AuditState) -> None:
+        now, last = self._clock.now(), self._grown.get(state.service)
+        if not 0.0 < self._rule.sampled(state) < 1.0 or (last is not None and now < last + self._rule.settle):
+            return
+        self._grown[state.service] = now
+        unit.audit.put_state(replace(state, share=min(2 * state.share, 1 / self._rule.share)))
 
     # the loop
 
@@ -319,14 +349,14 @@ class SkewAudit:
         logger.warning("alert %s: %s", verb, alert.kind, extra={"service": alert.service, "version": alert.version})
 
 
-def _entry(record: Record, place: float) -> AuditEntry:
+def _entry(record: Record) -> AuditEntry:
     kept = ("id", "at", "key", "inputs", "features", "lsn", "known_through")
     return AuditEntry(
         id=str(record["id"]),
         service=str(record["service"]),
         version=str(record["version"]),
         at=int(record["at"]),
-        place=place,
+        place=position({"id": str(record["id"])}),
         record={name: record.get(name) for name in kept},
     )
 

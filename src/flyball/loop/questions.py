@@ -172,6 +172,7 @@ class Questions:
         with self._metadata.read() as unit:
             return explained(
                 unit,
+                self._packages,
                 view,
                 feature,
                 entity=entity,

@@ -34,7 +34,7 @@ def skew_report(unit: Unit, service: str, now: int, *, rule: AuditRule) -> dict[
         },
         "examples": list(state.examples),
         "sampling": {
-            "share": state.share * rule.share,
+            "share": rule.sampled(state),
             "predictions": state.audited,
             "waiting": unit.audit.waiting(service),
             "dropped": state.dropped,

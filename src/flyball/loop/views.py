@@ -10,16 +10,15 @@ import msgspec
 from flyball.define.expression import leaves
 from flyball.define.spec import ColumnSpec, ModelSpec, ProjectSpec, SourceSpec, ViewSpec
 from flyball.features.arrival import SEALED
-from flyball.features.explain import Moment, explain
+from flyball.features.explain import HIDDEN, Moment, explain
 from flyball.features.ports import EventSlices
-from flyball.features.recompute import Seal
+from flyball.features.recompute import Definition, Seal
 from flyball.features.request import physical
 from flyball.features.sql import From, table_expression, view_sql
 from flyball.kernel.errors import InvalidError, NotFoundError, did_you_mean
 from flyball.kernel.times import show_duration
 from flyball.loop.ports import IngestClient, Packages, Unit
 from flyball.loop.publish import services, version_digest
-from flyball.registry.manifest import request_columns
 
 OnlineValue = Callable[[ViewSpec, SourceSpec, str, Mapping[str, Any], int], dict[str, Any]]
 FROM: tuple[From, ...] = ("delta", "parquet", "table")
@@ -102,6 +101,7 @@ def sql_of(unit: Unit, name: str, *, kind: str, table: str, lake: str) -> dict[s
 
 def explained(
     unit: Unit,
+    packages: Packages,
     name: str,
     feature: str,
     *,
@@ -113,25 +113,60 @@ def explained(
     seal: Seal,
     online: OnlineValue | None,
 ) -> dict[str, Any]:
-    """`features.explain` of a view by its name, for a time or for a prediction, with what online state says of it."""
-    project, view = view_of(unit, name)
-    source = project.source(view.source)
-    columns: list[ColumnSpec] = []
-    moment = Moment(at=at)
-    if record is not None:
-        model = project.model(str(record["version"]).rpartition("/")[0])
-        by = _looked_up_by(model, name, feature)
-        brought = {column.name: column for column in request_columns(model, project)}
-        columns = [brought[column] for column in by]
-        entity = entity or {column: (record.get("inputs") or {}).get(column) for column in by}
-        lsn, through = record.get("lsn") or {}, record.get("known_through") or {}
-        moment = Moment(at=int(record["at"]), lsn=lsn.get(source.name), known_through=through.get(source.name))
-    check_entity(columns or [source.column(column) for column in view.entity], entity, name)
-    ingest.flush([source.name])
+    """`features.explain` of a view by its name: for a time by today's definition, with what online state says of it; or
+    for a prediction by the definition that its version was served with, with the value that its reply logged."""
+    if record is None:
+        project, view = view_of(unit, name)
+        source = project.source(view.source)
+        check_entity([source.column(column) for column in view.entity], entity, name)
+        ingest.flush([source.name])
+        found = explain(view, source, feature, entity, Moment(at=at), history, seal=seal)
+        return found | {"online": online(view, source, feature, entity, at) if online is not None else None}
+    definition = _served_with(unit, packages, record, name)
+    view = definition.view(name)
+    source = definition.source(view.source)
+    by = _looked_up_by(definition, name, feature, str(record["version"]))
+    brought = {column.name: column for column in definition.columns}
+    columns = [brought[column] for column in by]
+    entity = entity or {column: (record.get("inputs") or {}).get(column) for column in by}
+    lsn, through = record.get("lsn") or {}, record.get("known_through") or {}
+    moment = Moment(at=int(record["at"]), lsn=lsn.get(source.name), known_through=through.get(source.name))
+    check_entity(columns, entity, name)
+    if any(known.name == source.name for project in unit.projects.all() for known in project.sources):
+        ingest.flush([source.name])  # of one that left its project, the lake has what there was
     found = explain(view, source, feature, entity, moment, history, columns=columns, seal=seal)
-    if record is not None:
-        return found | {"prediction": record["id"]}
-    return found | {"online": online(view, source, feature, entity, at) if online is not None else None}
+    value = logged_value(definition, record, name, feature) | found["value"]
+    return found | {"value": value, "prediction": record["id"], "version": record["version"]}
+
+
+def _served_with(unit: Unit, packages: Packages, record: Mapping[str, Any], view: str) -> Definition:
+    """What the version of a prediction computes its features from, if it reads the view."""
+    ref = str(record["version"])
+    if not ref.rpartition("/")[2].isdigit():
+        raise InvalidError(
+            f"the prediction {record['id']} was answered without a version, so no feature was read for it",
+            code="prediction_without_version",
+            hint="without --prediction, --at explains the value at that time",
+        )
+    definition = Definition.of(packages.manifest(version_digest(unit, ref)))
+    names = [known.name for known in definition.views]
+    if view not in names:
+        near = did_you_mean(view, names) if names else "it reads no view"
+        raise InvalidError(f"the version {ref} does not read a view {view!r}: {near}", code="view_not_read")
+    return definition
+
+
+def logged_value(definition: Definition, record: Mapping[str, Any], view: str, feature: str) -> dict[str, Any]:
+    """`logged`: the value as the reply's record has it; empty where it has it only as a part of other features."""
+    logged = record.get("features") or {}
+    for spec in definition.features:
+        if spec.expr[:3] == ["view", view, feature] and spec.name in logged:
+            value = logged[spec.name]
+            if isinstance(value, str) and value.startswith(SEALED):
+                return {"logged": HIDDEN}
+            code = int(value) if spec.categories and value is not None else -1
+            return {"logged": spec.categories[code] if 0 <= code < len(spec.categories) else value}
+    return {}
 
 
 def check_entity(columns: Sequence[ColumnSpec], entity: Mapping[str, Any], view: str) -> None:
@@ -153,11 +188,11 @@ def check_entity(columns: Sequence[ColumnSpec], entity: Mapping[str, Any], view:
             physical(column, value)
 
 
-def _looked_up_by(model: ModelSpec, view: str, feature: str) -> list[str]:
-    found = [leaf for f in model.features for leaf in leaves(f.expr) if leaf[0] == "view" and leaf[1] == view]
+def _looked_up_by(definition: Definition, view: str, feature: str, version: str) -> list[str]:
+    found = [leaf for f in definition.features for leaf in leaves(f.expr) if leaf[0] == "view" and leaf[1] == view]
     mine = next((leaf for leaf in found if leaf[2] == feature), found[0] if found else None)
     if mine is None:
-        raise InvalidError(f"the model {model.name} does not read the view {view}", code="view_not_read")
+        raise InvalidError(f"the version {version} does not read the view {view}", code="view_not_read")
     return list(mine[3])
 
 
