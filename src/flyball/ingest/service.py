@@ -242,15 +242,18 @@ class Ingest:
             names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
             if sources is not None:
                 self._require_derived(names, moment)
-            totals = self._log.totals()
-            horizons: dict[str, Horizon] = {}
-            for name in names:
-                if name in totals:
-                    horizons[name] = self._committer.commit(name, totals[name].columns)
-                    self._backlog.flushed(name, horizons[name].lsn)
-                else:
-                    horizons[name] = self._committer.horizon(name)
-            return horizons
+            return self._commit(names)
+
+    def _commit(self, names: Iterable[str]) -> dict[str, Horizon]:
+        totals = self._log.totals()
+        horizons: dict[str, Horizon] = {}
+        for name in names:
+            if name in totals:
+                horizons[name] = self._committer.commit(name, totals[name].columns)
+                self._backlog.flushed(name, horizons[name].lsn)
+            else:
+                horizons[name] = self._committer.horizon(name)
+        return horizons
 
     def check_backlog(self) -> None:
         """Raises `ExhaustedError` (`backlog_full`, `lake_backlog_full`) where too much waits to take more pushes."""
@@ -449,11 +452,19 @@ class Ingest:
 
     def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None = None) -> None:
         """Erase what log, lake, quarantine and online state hold of one value, known by its keyed digests. What is
-        pushed meanwhile stays. Idempotent; a crash leaves what doing it again completes."""
+        pushed meanwhile stays. Idempotent; a crash leaves what doing it again completes.
+
+        A derived source that is behind its parent is no hindrance: whoever erases from the parent first leaves nothing
+        of the value to be derived."""
         eraser = self._erasing()
         with self._lock:
-            self.flush([source])
-            eraser.erase(self._known(source), column, digests, entity)
+            spec = self._known(source)
+            self._apply_all(self._intake.moment(self._derivations.parents))
+            self._commit([source])
+            try:
+                eraser.erase(spec, column, digests, entity)
+            finally:
+                self._derivations.renew(source, self._sources)
 
     def _erasing(self) -> Eraser:
         if self._eraser is None:

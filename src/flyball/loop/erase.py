@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flyball.define.expression import leaves
-from flyball.define.spec import ProjectSpec, SourceSpec
 from flyball.define.subject import Matcher, Seal, digests_of, normal, to_units
 from flyball.governance.erasure import Erasure, Step, Target
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import FlyballError, NotFoundError, did_you_mean
+from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.kernel.facts import Actor
 from flyball.kernel.files import read_document
 from flyball.kernel.ids import new_id
 from flyball.loop.changes import Changes
 from flyball.loop.ports import IngestClient, Metadata, Packages, PredictionLog, Unit
 from flyball.loop.publish import Publisher, version_digest
+from flyball.loop.reach import Sources, declared, source_named, with_derived
 from flyball.loop.records import TABLE
 from flyball.loop.runs import sources_of
 from flyball.training.ports import SPEC_FORMAT, RunSpec, run_spec_from_data
@@ -96,13 +96,17 @@ class Erasures:
         Raises `NotFoundError` (`source_not_found`, `column_not_found`), `InvalidError` (`bad_value`).
         """
         with self._metadata.read() as unit:
-            projects = unit.projects.all()
-        wanted = with_derived(columns, projects)
+            sources = declared(unit)
         digests: dict[str, None] = {}
         targets = []
-        for source, column in wanted:
-            spec = source_named(projects, source).column(column)
-            digests |= dict.fromkeys(digests_of(value, spec, self._seal))
+        for source, column in with_derived(columns, sources):
+            spec = sources[source].column(column)
+            try:
+                digests |= dict.fromkeys(digests_of(value, spec, self._seal))
+            except InvalidError:
+                if (source, column) in columns:
+                    raise
+                continue  # what is derived has another type: the value is none of it
             key = _entity(to_units(normal(value, spec), spec), spec)
             targets.append(Target(source=source, column=column, entity=key.hex()))
         erasure = Erasure(
@@ -224,12 +228,12 @@ class Erasures:
 
     def _hit(self, unit: Unit, erasure: Erasure, found: Sequence[str] = ()) -> Hit:
         """Whether a prediction is among the `found`, or its request named the value."""
-        projects, ids = unit.projects.all(), set(found)
+        sources, ids = declared(unit), set(found)
         fields: dict[str, list[tuple[str, Matcher]]] = {}
 
         def of_version(ref: str) -> list[tuple[str, Matcher]]:
             if ref not in fields:
-                fields[ref] = self._fields(unit, ref, erasure, projects)
+                fields[ref] = self._fields(unit, ref, erasure, sources)
             return fields[ref]
 
         def hit(row: dict[str, Any]) -> bool:
@@ -240,9 +244,7 @@ class Erasures:
 
         return hit
 
-    def _fields(
-        self, unit: Unit, ref: str, erasure: Erasure, projects: Sequence[ProjectSpec]
-    ) -> list[tuple[str, Matcher]]:
+    def _fields(self, unit: Unit, ref: str, erasure: Erasure, sources: Sources) -> list[tuple[str, Matcher]]:
         """The request fields of a version that hold an erased column: of its rows, or by which it looks up a view."""
         model, _, number = ref.rpartition("/")
         if not number.isdigit():
@@ -254,7 +256,7 @@ class Erasures:
         views = {view["name"]: view for view in manifest.get("views") or []}
         found = []
         for target in erasure.targets:
-            matcher = Matcher(source_named(projects, target.source).column(target.column), erasure.digests, self._seal)
+            matcher = Matcher(source_named(sources, target.source).column(target.column), erasure.digests, self._seal)
             names = {target.column} if manifest.get("rows") == target.source else set()
             for leaf in [leaf for feature in manifest.get("features") or [] for leaf in leaves(feature["expr"])]:
                 view = views.get(leaf[1]) if leaf[0] == "view" else None
@@ -280,37 +282,9 @@ class Erasures:
         )
 
 
-def with_derived(columns: Sequence[tuple[str, str]], projects: Sequence[ProjectSpec]) -> list[tuple[str, str]]:
-    """The columns, and those of the same name in sources that are derived from theirs."""
-    found = list(dict.fromkeys(columns))
-    for source, column in found:  # grows while it is walked: what is derived may be derived from again
-        spec = source_named(projects, source)
-        if column not in {c.name for c in spec.columns}:
-            raise NotFoundError(
-                f"source {source} has no column {column!r}: {did_you_mean(column, [c.name for c in spec.columns])}",
-                code="column_not_found",
-            )
-        for derived in _sources(projects):
-            copies = derived.derive is not None and derived.derive.source == source
-            if copies and column in {c.name for c in derived.columns} and (derived.name, column) not in found:
-                found.append((derived.name, column))
-    return found
-
-
-def source_named(projects: Sequence[ProjectSpec], name: str) -> SourceSpec:
-    sources = {source.name: source for source in _sources(projects)}
-    if name not in sources:
-        raise NotFoundError(f"there is no source {name!r}: {did_you_mean(name, sources)}", code="source_not_found")
-    return sources[name]
-
-
 def marks(erasures: Iterable[Erasure], run: str) -> list[dict[str, Any]]:
     """The marks of a run, the newest first."""
     return [mark for erasure in erasures if (mark := erasure.mark(run)) is not None]
-
-
-def _sources(projects: Sequence[ProjectSpec]) -> list[SourceSpec]:
-    return [source for project in projects for source in project.sources]
 
 
 def _entity(value: Any, column: Any) -> bytes:

@@ -1,0 +1,113 @@
+"""An erasure reaches what was made of a value: sources derived from its source, by which names they are now or were."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import polars as pl
+import pytest
+
+import flyball as fb
+from flyball.kernel.times import HOUR, MINUTE, show_time
+from flyball.testing import TestPlatform, platform
+from tests.scenarios.test_erasure import NOW, holds, in_log
+
+IBAN = 4111222233334444
+
+
+class Accounts(fb.Source, event_time="time", key="id"):
+    id = fb.String()
+    account = fb.String()
+    iban = fb.Integer(pii=True)
+    time = fb.Timestamp()
+
+
+class Account(fb.LatestView, source=Accounts, entity=Accounts.account):
+    iban = fb.latest(Accounts.iban)
+
+
+class Orders(fb.Source, event_time="time", key="id"):
+    id = fb.String()
+    account = fb.String()
+    amount = fb.Integer()
+    time = fb.Timestamp()
+
+
+class Joined(fb.Derived, source=Orders):
+    paid_from = fb.derive(Account.iban)
+
+
+class Large(fb.Derived, source=Joined, where=Joined.amount > 1):
+    pass
+
+
+class Spent(fb.WindowView, source=Large, entity=Large.account):
+    orders = fb.count("7d")
+
+
+SHOP = fb.Project("shop", services=[fb.Service("shop", rows=Orders, features=[Spent])])
+
+
+def open_account(p: TestPlatform) -> None:
+    time = show_time(NOW - HOUR)
+    p.push(
+        "Accounts", [{"id": f"e{a}", "account": a, "iban": iban, "time": time} for a, iban in (("A", IBAN), ("B", 7))]
+    )
+    p.advance(MINUTE)
+    order(p, "A", "B")
+
+
+def order(p: TestPlatform, *accounts: str) -> None:
+    now = p.clock.now()
+    p.push("Orders", [{"id": f"{a}{now}", "account": a, "amount": 5, "time": show_time(now)} for a in accounts])
+    p.tick()
+    p._ingest.flush()
+
+
+def looked_up(p: TestPlatform) -> dict[str, list[tuple[Any, ...]]]:
+    names = {name.partition("@")[0]: name for name in p._ingest._derivations.names}
+    return {s: p._ingest.events(names[s])["account", "paid_from"].rows() for s in ("Joined", "Large")}
+
+
+def test_what_was_looked_up_goes_under_its_other_name_and_a_later_event_does_not_bring_it_back() -> None:
+    with platform(SHOP, at=NOW) as p:
+        open_account(p)
+        assert looked_up(p)["Large"] == [("A", IBAN), ("B", 7)]
+        done = p.erase("Accounts", iban=IBAN)
+        assert done["step"] == "done"
+        columns = [(t["source"].partition("@")[0], t["column"]) for t in done["targets"]]
+        assert columns == [("Accounts", "iban"), ("Joined", "paid_from"), ("Large", "paid_from")]
+        p.advance(MINUTE)
+        order(p, "A", "B")
+        assert looked_up(p) == {name: [("B", 7), ("A", None), ("B", 7)] for name in ("Joined", "Large")}
+        assert holds(p._folder, str(IBAN)) == []
+        assert not in_log(p, str(IBAN))
+
+
+def test_a_derivation_that_fails_keeps_no_erasure_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "flyball.ingest.derive")
+    with platform(SHOP, at=NOW) as p:
+        open_account(p)
+        p.advance(MINUTE)
+        running = p._ingest._derivations._running
+        name = next(name for name in running if name.startswith("Joined"))
+        working = running[name].derivation
+
+        class Failing:
+            inputs = working.inputs
+
+            def feed(self, source: str, frame: pl.DataFrame) -> None: ...
+
+            def derive(self, frame: pl.DataFrame) -> pl.DataFrame:
+                raise RuntimeError("no")
+
+        running[name].derivation = Failing()
+        time = show_time(p.clock.now())
+        p.push("Orders", [{"id": f"o{n}", "account": n, "amount": 5, "time": time} for n in ("gone", "stays")])
+        p.tick()
+        assert running[name].code == "internal"
+        assert p.erase("Orders", account="gone")["step"] == "done"
+        running[name].derivation = working
+        p.tick()
+        assert [account for account, _ in looked_up(p)["Large"]] == ["A", "B", "stays"]
