@@ -94,7 +94,7 @@ def in_log(p: TestPlatform, marker: str) -> bool:
     texts = []
     for payload, rejected in payloads:
         kind, _ = _open(payload)
-        texts.append(str(log._frame(payload).to_dicts()) if kind else "")  # type: ignore[attr-defined]
+        texts.append(str(log._frame(payload, None).to_dicts()) if kind else "")  # type: ignore[attr-defined]
         if rejected:
             import zlib
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import types
 from typing import Any
 
 import polars as pl
@@ -11,7 +12,7 @@ import pytest
 import flyball as fb
 from flyball.kernel.times import HOUR, MINUTE, show_time
 from flyball.testing import TestPlatform, platform
-from tests.scenarios.test_erasure import NOW, holds, in_log
+from tests.scenarios.test_erasure import MARKER, NOW, holds, in_log
 
 IBAN = 4111222233334444
 
@@ -111,3 +112,53 @@ def test_a_derivation_that_fails_keeps_no_erasure_waiting(caplog: pytest.LogCapt
         running[name].derivation = working
         p.tick()
         assert [account for account, _ in looked_up(p)["Large"]] == ["A", "B", "stays"]
+
+
+def market(*, least: int = 1, card: bool = True, pay: bool = True) -> fb.Project:
+    """A project whose derived source has a definition for each `least`; without the source's column, or the source."""
+    columns = {"__module__": __name__, "id": fb.String(), "shop": fb.String(), "amount": fb.Integer()}
+    columns |= {"card": fb.String(pii=True, nullable=True)} if card else {}
+    columns |= {"time": fb.Timestamp()}
+    options = {"event_time": "time", "key": "id"}
+    Payments: Any = types.new_class("Payments", (fb.Source,), options, lambda body: body.update(columns))
+
+    class Big(fb.Derived, source=Payments, where=Payments.amount > least):
+        pass
+
+    class Sold(fb.WindowView, source=Big, entity=Big.shop):
+        count = fb.count("7d")
+
+    other = fb.Service("other", rows=Orders, features=[Orders.amount])
+    services = [fb.Service("sold", rows=Payments, features=[Sold])] if pay else []
+    return fb.Project("market", services=[*services, other])
+
+
+def pay(p: TestPlatform) -> None:
+    time = show_time(p.clock.now() - MINUTE)
+    rows = [{"id": f"p{n}", "shop": "s", "card": c, "amount": 5, "time": time} for n, c in enumerate((MARKER, "other"))]
+    p.push("Payments", [*rows, {**rows[0], "id": "refused", "amount": "much"}])
+    p.tick()
+    p._ingest.flush()
+
+
+@pytest.mark.parametrize("now", [{"least": 2}, {"least": 2, "card": False}, {"card": False}, {"pay": False}], ids=str)
+def test_what_a_source_took_under_an_earlier_declaration_is_erased(now: dict[str, Any]) -> None:
+    with platform(market(), at=NOW) as p:
+        pay(p)
+        p.apply(market(**now))
+        p.advance(HOUR)
+        assert [path for path in holds(p._folder, MARKER) if path.startswith("lake/Big@")]
+        done = p.erase("Payments", card=MARKER)
+        assert done["step"] == "done"
+        assert (done["targets"][0]["rows"], done["targets"][0]["quarantined"]) == (1, 1)
+        assert holds(p._folder, MARKER) == []
+        assert not in_log(p, MARKER)
+        lake: Any = p._ingest._lake
+        assert [lake.count(t) for t in lake.tables() if t.startswith(("Pay", "Big")) and "__" not in t] in (
+            [1, 1],
+            [1, 1, 1],
+        )
+        p.apply(market())
+        p.push("Payments", [{"id": "n", "shop": "s", "card": "n", "amount": 5, "time": show_time(p.clock.now())}])
+        p.advance(MINUTE)
+        assert p.predict("sold", id="r", shop="s", card="x", amount=1)["values"]["Sold.count"] == 2.0

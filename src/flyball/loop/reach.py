@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
+
 from flyball.define.derive import inputs_of
 from flyball.define.spec import ExprData, SourceSpec
 from flyball.kernel.errors import NotFoundError, did_you_mean
@@ -14,8 +16,15 @@ _PASSING = ("coalesce", "minimum", "maximum", "abs", "neg", "floor")  # operator
 
 
 def declared(unit: Unit) -> Sources:
-    """The sources by their names."""
-    return {source.name: source for project in unit.projects.all() for source in project.sources}
+    """The sources that there are or were, by their names, each with all the columns that it ever had: what they took
+    stays in their tables."""
+    found: dict[str, SourceSpec] = {}
+    for source in (*unit.projects.declarations(), *(s for project in unit.projects.all() for s in project.sources)):
+        names = {column.name for column in source.columns}
+        before = found[source.name].columns if source.name in found else ()
+        former = tuple(column for column in before if column.name not in names)
+        found[source.name] = msgspec.structs.replace(source, columns=(*source.columns, *former))
+    return found
 
 
 def with_derived(columns: Sequence[tuple[str, str]], sources: Sources) -> list[tuple[str, str]]:
