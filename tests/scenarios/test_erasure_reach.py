@@ -162,3 +162,52 @@ def test_what_a_source_took_under_an_earlier_declaration_is_erased(now: dict[str
         p.push("Payments", [{"id": "n", "shop": "s", "card": "n", "amount": 5, "time": show_time(p.clock.now())}])
         p.advance(MINUTE)
         assert p.predict("sold", id="r", shop="s", card="x", amount=1)["values"]["Sold.count"] == 2.0
+
+
+class Ask(fb.Source, event_time="time", key="id"):
+    id = fb.String()
+    account = fb.String()
+    time = fb.Timestamp()
+
+
+class Calls(fb.Source, event_time="time", key="id"):
+    id = fb.String()
+    account = fb.String()
+    phone = fb.Integer()
+    plan = fb.Category("small", "large")
+    time = fb.Timestamp()
+
+
+class Caller(fb.LatestView, source=Calls, entity=Calls.account):
+    phone = fb.latest(Calls.phone)
+    plan = fb.latest(Calls.plan)
+
+
+class Longest(fb.WindowView, source=Calls, entity=Calls.account):
+    largest = fb.max(Calls.phone, "1d")
+
+
+class Owner(fb.LatestView, source=Accounts, entity=Accounts.account):
+    iban = fb.latest(Accounts.iban)
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [("Calls", {"phone": 4711}), ("Calls", {"plan": "large"}), ("Accounts", {"iban": IBAN})],
+    ids=str,
+)
+def test_a_prediction_that_showed_the_value_goes_though_its_request_named_another(
+    source: str, value: dict[str, Any]
+) -> None:
+    project = fb.Project("calls", services=[fb.Service("ask", rows=Ask, features=[Caller, Longest, Owner])])
+    with platform(project, at=NOW) as p:
+        time = show_time(NOW - HOUR)
+        for name, phone, plan, iban in (("A", 4711, "large", IBAN), ("B", 4712, "small", 7)):
+            p.push("Calls", [{"id": name, "account": name, "phone": phone, "plan": plan, "time": time}])
+            p.push("Accounts", [{"id": name, "account": name, "iban": iban, "time": time}])
+        p.advance(MINUTE)
+        first, second = (p.predict("ask", id="r", account=name)["prediction_id"] for name in "AB")
+        assert p.prediction(first)["prediction"]["features"]["Caller.phone"] == 4711.0
+        assert p.erase(source, **value)["predictions"] == 1
+        assert p.prediction(first)["prediction"]["features"] == {}
+        assert p.prediction(second)["prediction"]["features"]["Caller.phone"] == 4712.0

@@ -8,13 +8,12 @@ that learned from it stay, and are marked.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from flyball.define.expression import leaves
-from flyball.define.subject import Matcher, Seal, digests_of, normal, to_units
+from flyball.define.subject import Seal, digests_of, normal, to_units
 from flyball.governance.erasure import Erasure, Step, Target
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
@@ -24,16 +23,16 @@ from flyball.kernel.files import read_document
 from flyball.kernel.ids import new_id
 from flyball.loop.changes import Changes
 from flyball.loop.ports import IngestClient, Metadata, Packages, PredictionLog, Unit
-from flyball.loop.publish import Publisher, version_digest
-from flyball.loop.reach import Sources, declared, source_named, with_derived
+from flyball.loop.publish import Publisher
+from flyball.loop.reach import declared, with_derived
 from flyball.loop.records import TABLE
 from flyball.loop.runs import sources_of
+from flyball.loop.trace import LOOKED_AT, Hit, Traces
 from flyball.training.ports import SPEC_FORMAT, RunSpec, run_spec_from_data
 
 LOOP = Actor(name="loop:erase")
 BLANKS = {"inputs": "'{}'", "features": "'{}'", "key": "NULL"}
 ALL_RUNS = 100_000
-Hit = Callable[[dict[str, Any]], bool]
 
 
 class ErasablePredictions(Protocol):
@@ -87,6 +86,7 @@ class Erasures:
         self._recorder = recorder
         self._clock = clock
         self._seal = seal
+        self._traces = Traces(packages=places.packages, seal=seal)
 
     def request(
         self, columns: Sequence[tuple[str, str]], value: str, *, actor: Actor, dry_run: bool = False
@@ -181,7 +181,7 @@ class Erasures:
         found = self._predictions(erasure)
         self._places.predictions.blank(TABLE, "id", found, BLANKS)
         with self._metadata.write() as unit:
-            unit.audit.forget(self._hit(unit, erasure, found))
+            unit.audit.forget(self._traces.hit(unit, erasure, found))
         if not self._metadata.scrub():
             return None
         with self._metadata.read() as unit:
@@ -222,52 +222,9 @@ class Erasures:
             return None
 
     def _predictions(self, erasure: Erasure) -> list[str]:
-        """The ids of the predictions whose request named the value."""
+        """The ids of the predictions that hold the value."""
         with self._metadata.read() as unit:
-            return self._places.predictions.find(TABLE, ("key", "inputs"), self._hit(unit, erasure))
-
-    def _hit(self, unit: Unit, erasure: Erasure, found: Sequence[str] = ()) -> Hit:
-        """Whether a prediction is among the `found`, or its request named the value."""
-        sources, ids = declared(unit), set(found)
-        fields: dict[str, list[tuple[str, Matcher]]] = {}
-
-        def of_version(ref: str) -> list[tuple[str, Matcher]]:
-            if ref not in fields:
-                fields[ref] = self._fields(unit, ref, erasure, sources)
-            return fields[ref]
-
-        def hit(row: dict[str, Any]) -> bool:
-            brought = {**(row.get("key") or {}), **(row.get("inputs") or {})}
-            if row["id"] in ids or any(isinstance(v, str) and v in erasure.digests for v in brought.values()):
-                return True
-            return any(matcher.raw(brought.get(name)) for name, matcher in of_version(str(row["version"])))
-
-        return hit
-
-    def _fields(self, unit: Unit, ref: str, erasure: Erasure, sources: Sources) -> list[tuple[str, Matcher]]:
-        """The request fields of a version that hold an erased column: of its rows, or by which it looks up a view."""
-        model, _, number = ref.rpartition("/")
-        if not number.isdigit():
-            return []
-        try:
-            manifest = self._places.packages.manifest(version_digest(unit, f"{model}/{number}"))
-        except FlyballError:
-            return []
-        views = {view["name"]: view for view in manifest.get("views") or []}
-        found = []
-        for target in erasure.targets:
-            matcher = Matcher(source_named(sources, target.source).column(target.column), erasure.digests, self._seal)
-            names = {target.column} if manifest.get("rows") == target.source else set()
-            for leaf in [leaf for feature in manifest.get("features") or [] for leaf in leaves(feature["expr"])]:
-                view = views.get(leaf[1]) if leaf[0] == "view" else None
-                if view is not None and view["source"] == target.source:
-                    names |= {
-                        by
-                        for by, column in zip(leaf[3], view.get("entity") or [], strict=False)
-                        if column == target.column
-                    }
-            found += [(name, matcher) for name in sorted(names)]
-        return found
+            return self._places.predictions.find(TABLE, LOOKED_AT, self._traces.hit(unit, erasure))
 
     def _note(self, unit: Unit, erasure: Erasure, kind: str, actor: Actor) -> None:
         """A fact of what was asked and done: with the value's digest, never the value."""
