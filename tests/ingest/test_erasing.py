@@ -22,6 +22,7 @@ from flyball.features.vector import Vector
 from flyball.features.views import CompiledView
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import ManualClock
+from flyball.kernel.errors import UnavailableError
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import Settings
 from flyball.kernel.times import DAY, HOUR, SECOND, hop
@@ -138,6 +139,18 @@ def test_a_source_that_left_the_plan_is_erased_with_what_is_held_back_of_it(tmp_
     bench.ingest.load_plan(PLAN | {"epoch": 3})
     check_gone(bench)
     bench.close()
+
+
+def test_nothing_is_erased_before_there_is_a_plan(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.fill()
+    bench.close()
+    early = open_ingest(Settings(state=tmp_path), clock=ManualClock(NOW))
+    with pytest.raises(UnavailableError) as caught:
+        early.erase("Payments", "card", bench.digests)
+    assert caught.value.code == "plan_not_taken"
+    early._applier._store.close()  # type: ignore[attr-defined]
+    early._log.close()  # type: ignore[attr-defined]
 
 
 def test_of_what_was_never_taken_there_is_nothing_to_erase(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class Ingest:
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
         self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
-        self._views: tuple[tuple[ViewSpec, ...], tuple[tuple[ViewSpec, SourceSpec], ...]] = ((), ())
+        self._views: tuple[tuple[ViewSpec, ...], tuple[tuple[ViewSpec, SourceSpec], ...]] | None = None  # no plan yet
         self._plan: dict[str, Any] = {"epoch": 0, "digest": ""}
         self._floor: dict[str, int] = {}  # the LSN up to which the online state was fed from the lake
         self._applied_until: dict[str, int] = {}  # known_at of the newest event applied by this process
@@ -500,6 +500,8 @@ class Ingest:
         """Let the online state know a source that left the plan, until the next one: it may hold events of it back."""
         if source in self._sources or source in self._left:
             return
+        if self._views is None:  # a plan without the views would drop what is kept of them
+            raise UnavailableError("ingest has not taken a plan yet; nothing was erased", code="plan_not_taken")
         left = {**self._left, source: _remembered(source, self._log.totals()[source])}
         self._applier.load_plan((*self._sources.values(), *left.values()), *self._views)
         self._left = left
