@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -62,3 +63,16 @@ def test_a_row_that_was_never_parsed_is_searched_for_the_value_as_a_word() -> No
     assert found.inside('x,4111,"2.00"')
     assert found.inside({"raw": ["a", {"b": "4111"}]})
     assert not found.inside("x,41112")
+
+
+@pytest.mark.parametrize("name", ["Jane Doe", "Doe, Jane", "jane+m@doe.org", "(555) 123-4567", "José  Ñ."])
+def test_a_value_of_several_words_is_found_within_a_text(name: str) -> None:
+    found = matcher(name, type="string")
+    for text in (f'{{"id":"3","name":"{name}","amount":5', f"2,{name},5,extra", json.dumps([name])[:-1]):
+        assert found.inside(text)
+        assert not found.inside(text.replace(name[-5:], "x") if name in text else "x")
+
+
+def test_a_number_is_found_in_json_that_cannot_be_read() -> None:
+    assert matcher("4111", type="integer").inside('{"card":4111')
+    assert not matcher("411", type="integer").inside('{"card":4111')

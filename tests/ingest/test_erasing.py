@@ -22,6 +22,7 @@ from flyball.features.vector import Vector
 from flyball.features.views import CompiledView
 from flyball.ingest.service import Ingest
 from flyball.kernel.clock import ManualClock
+from flyball.kernel.errors import UnavailableError
 from flyball.kernel.layout import Layout
 from flyball.kernel.settings import Settings
 from flyball.kernel.times import DAY, HOUR, SECOND, hop
@@ -58,11 +59,11 @@ class Crash(Exception):
 class Bench:
     """An ingest core on files; `close` is what the end of its process leaves."""
 
-    def __init__(self, folder: Path, at: Callable[[str], None] = lambda step: None) -> None:
+    def __init__(self, folder: Path, at: Callable[[str], None] = lambda step: None, plan: Any = PLAN) -> None:
         self.layout = Layout(folder)
         self.layout.create()
         self.ingest = open_ingest(Settings(state=folder), clock=ManualClock(NOW), at=at)
-        self.ingest.load_plan(PLAN)
+        self.ingest.load_plan(plan)
         key = pii_key(self.layout.predictions)
         self.digests = digests_of(MARKER, SOURCE.column("card"), lambda value: pii_digest(key, value))
 
@@ -118,6 +119,47 @@ def test_an_erasure_that_was_cut_off_is_completed_by_doing_it_again(tmp_path: Pa
     again.erase()
     check_gone(again)
     again.close()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_source_that_left_the_plan_is_erased_with_what_is_held_back_of_it(tmp_path: Path, restarted: bool) -> None:
+    plan = {"epoch": 2, "digest": "", "sources": [], "views": []}
+    bench = Bench(tmp_path)
+    bench.fill()
+    bench.ingest.flush()
+    bench.ingest.load_plan(plan)
+    if restarted:
+        bench.close()
+        bench = Bench(tmp_path, plan=plan)
+    assert restarted or "online/data.mdb" in holds(tmp_path, MARKER)
+    assert bench.ingest.count_erased("Payments", "card", bench.digests)["rows"] == 11
+    bench.erase()
+    assert holds(tmp_path, MARKER) == []
+    assert [spec.name for spec in bench.ingest.sources()] == ["flyball_feedback"]
+    bench.ingest.load_plan(PLAN | {"epoch": 3})
+    check_gone(bench)
+    bench.close()
+
+
+def test_nothing_is_erased_before_there_is_a_plan(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.fill()
+    bench.close()
+    early = open_ingest(Settings(state=tmp_path), clock=ManualClock(NOW))
+    with pytest.raises(UnavailableError) as caught:
+        early.erase("Payments", "card", bench.digests)
+    assert caught.value.code == "plan_not_taken"
+    early._applier._store.close()  # type: ignore[attr-defined]
+    early._log.close()  # type: ignore[attr-defined]
+
+
+def test_of_what_was_never_taken_there_is_nothing_to_erase(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.fill()
+    for source, column in (("Never", "card"), ("Payments", "never")):
+        bench.ingest.erase(source, column, bench.digests)
+        assert bench.ingest.count_erased(source, column, bench.digests)["rows"] == 0
+    bench.close()
 
 
 def test_large_batches_and_bulk_files_are_cut_around_what_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

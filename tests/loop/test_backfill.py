@@ -14,7 +14,7 @@ from flyball.loop.ports import Awaiting
 from flyball.loop.publish import needed, reads_alike
 from flyball.rollout.ports import Served
 from flyball.storage.metadata.unit import SqlMetadata
-from tests.loop.platform import TIP, TRIPS, project
+from tests.loop.platform import TRIPS, project
 
 COUNT = AggregateSpec(name="n", op="count", window=HOUR, hop=HOUR)
 VIEW = ViewSpec(name="Rides", kind="window", source="Trips", entity=("company",), aggregates=(COUNT,))
@@ -75,15 +75,15 @@ def test_a_view_is_another_where_a_column_that_it_reads_is_declared_anew() -> No
     assert reads_alike(msgspec.structs.replace(VIEW, entity=()), TRIPS, declared(column.name, type="string"))
 
 
-def test_erasing_reaches_what_is_derived(metadata: SqlMetadata) -> None:
+def test_erasing_reaches_what_is_derived() -> None:
     from flyball.define.spec import DeriveSpec
-    from flyball.loop.erase import with_derived
+    from flyball.loop.reach import with_derived
 
     column = TRIPS.columns[0].name
     first = msgspec.structs.replace(TRIPS, name="Long", derive=DeriveSpec(source="Trips"))
     second = msgspec.structs.replace(TRIPS, name="Longest", derive=DeriveSpec(source="Long"))
-    spec = ProjectSpec(name="p", sources=(second, first, TRIPS), models=(TIP,))
-    assert with_derived([("Trips", column)], [spec]) == [("Trips", column), ("Long", column), ("Longest", column)]
+    sources = {spec.name: spec for spec in (second, first, TRIPS)}
+    assert with_derived([("Trips", column)], sources) == [("Trips", column), ("Long", column), ("Longest", column)]
     with pytest.raises(NotFoundError) as caught:
-        with_derived([("Tirps", column)], [spec])
+        with_derived([("Tirps", column)], sources)
     assert caught.value.code == "source_not_found"

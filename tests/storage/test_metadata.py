@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, text
 
 import flyball.storage.metadata
-from flyball.define.spec import ProjectSpec, RolloutSpec
+from flyball.define.spec import ProjectSpec, RolloutSpec, SourceSpec
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.errors import ConflictError
@@ -56,6 +57,24 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(engine: Engine)
     assert caught.value.code == "newer_database"
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+
+
+def test_what_sources_were_declared_as_is_remembered_also_of_projects_from_before(tmp_path: Path) -> None:
+    engine = open_database(tmp_path / "earlier.sqlite")
+    migrate(engine, revision="0003")
+    first, second = (SourceSpec(name=name, columns=(), event_time="at") for name in ("First", "Second"))
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO projects VALUES ('p', 'd', :spec, 5, 'ann')"),
+            {"spec": json.dumps(ProjectSpec(name="p", sources=(first,)).to_data())},
+        )
+    migrate(engine)
+    metadata = SqlMetadata(engine)
+    for _ in range(2):
+        with metadata.write() as unit:
+            unit.projects.put(ProjectSpec(name="p", sources=(second,)), at=7, actor="ann")
+    with metadata.read() as unit:
+        assert unit.projects.declarations() == [first, second]
 
 
 def test_a_fact_and_its_change_are_committed_together_or_not_at_all(engine: Engine) -> None:

@@ -18,7 +18,10 @@ Seal = Callable[[Any], Any]
 """The keyed digest of a plain value, `pii:…`."""
 
 SEALED = "pii:"
-_WORDS = re.compile(r"[^\s,;|\"'{}\[\]=]+")
+_TOKENS = re.compile(r"[^\s,;:|\"'{}\[\]()=<>]+|\S")  # words, and each sign between them
+_FIELDS = re.compile(r"[^,;|\t\"]+")
+_ESCAPED = re.compile(r'\\u([0-9a-fA-F]{4})|\\(["\\/])')
+_LONGEST = {"string": 16, "category": 16, "timestamp": 8}  # tokens of a value within running text; else one
 
 
 def parse_subject(text: str) -> tuple[str, str, str]:
@@ -100,7 +103,7 @@ def _plain(value: Decimal) -> str:
 
 
 class Matcher:
-    """Tells which values are the one that is erased. Remembers what it was asked."""
+    """Tells which values are the one that is erased."""
 
     def __init__(self, column: ColumnSpec, digests: Iterable[str], seal: Seal) -> None:
         self.column = column
@@ -123,11 +126,27 @@ class Matcher:
             return False
 
     def inside(self, value: Any) -> bool:
-        """Whether the value stands anywhere in plain data, or as a word of its text: of rows that were never parsed."""
+        """Whether the value stands anywhere in plain data, or within its texts as a field or a few words in a row: of
+        rows that were never parsed, or whose values are not where they belong."""
         if isinstance(value, dict):
             return any(self.inside(item) for item in value.values())
         if isinstance(value, list | tuple):
             return any(self.inside(item) for item in value)
         if isinstance(value, str):
-            return self.raw(value) or any(self.raw(word) for word in _WORDS.findall(value))
+            return self.raw(value) or any(self.raw(part) for part in _parts(value, _LONGEST.get(self.column.type, 1)))
         return self.raw(value)
+
+
+def _parts(text: str, longest: int) -> set[str]:
+    """What may be a value in a text: its fields, and the runs of up to `longest` of its words and signs.
+
+    Seals tell nothing of what they were made of, so that each part has to be sealed to be compared.
+    """
+    parts = {field.strip() for field in _FIELDS.findall(text)}
+    spans = [token.span() for token in _TOKENS.finditer(text)]
+    for place, (start, _) in enumerate(spans):
+        parts |= {text[start:end] for _, end in spans[place : place + longest]}
+    if "\\" in text:  # of JSON that cannot be read
+        plain = _ESCAPED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2], text)
+        parts |= _parts(plain, longest) if plain != text and "\\" not in plain else set()
+    return parts - {text}

@@ -113,6 +113,12 @@ class Derivations:
     def use(self, prepared: dict[str, _Running]) -> None:
         self._running = prepared
 
+    def renew(self, source: str, sources: Mapping[str, SourceSpec]) -> None:
+        """Read a source anew where it is looked up: events of it were erased, and are still in memory."""
+        for name, running in self._running.items():
+            if source in running.fed and self._deriver is not None:
+                self._running[name] = _Running(running.spec, self._deriver.open(running.spec, sources))
+
     @property
     def names(self) -> tuple[str, ...]:
         """The derived sources, inputs before what reads them."""

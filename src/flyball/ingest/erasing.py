@@ -124,12 +124,11 @@ class Eraser:
 
 
 def _hit(matcher: Matcher) -> Callable[[dict[str, Any]], bool]:
-    """Whether a refused row is of the erased value: in its column, or, where it never became a row, in its text."""
+    """Whether a refused row is of the erased value: in its column, or anywhere else in it, since what was refused may
+    have the value under a wrong name, in a shifted field or in a text. So one too many may go, and none stays."""
 
     def hit(rejected: dict[str, Any]) -> bool:
         row = rejected.get("row")
-        if isinstance(row, dict):
-            return matcher.raw(row.get(matcher.column.name)) or matcher.inside(row.get("_raw"))
-        return matcher.inside(row)
+        return (isinstance(row, dict) and matcher.raw(row.get(matcher.column.name))) or matcher.inside(row)
 
     return hit

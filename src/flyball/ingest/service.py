@@ -37,7 +37,14 @@ from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.retention import Retention
 from flyball.ingest.rules import contract_state, no_conditions
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import ConflictError, FlyballError, InternalError, InvalidError, UnavailableError
+from flyball.kernel.errors import (
+    ConflictError,
+    FlyballError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
 
 FEEDBACK = SourceSpec(
     name="flyball_feedback",
@@ -107,6 +114,7 @@ class Ingest:
         self._lock = threading.RLock()
         self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
         self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
+        self._views: tuple[tuple[ViewSpec, ...], tuple[tuple[ViewSpec, SourceSpec], ...]] | None = None  # no plan yet
         self._plan: dict[str, Any] = {"epoch": 0, "digest": ""}
         self._floor: dict[str, int] = {}  # the LSN up to which the online state was fed from the lake
         self._applied_until: dict[str, int] = {}  # known_at of the newest event applied by this process
@@ -133,6 +141,7 @@ class Ingest:
             except BaseException:
                 self._sources, self._left = old
                 raise
+            self._views = tuple(views), earlier
             self._derivations.use(derivations)
             self._intake.use(sources)
             self._retention.note(sources.values())
@@ -245,15 +254,18 @@ class Ingest:
             names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
             if sources is not None:
                 self._require_derived(names, moment)
-            totals = self._log.totals()
-            horizons: dict[str, Horizon] = {}
-            for name in names:
-                if name in totals:
-                    horizons[name] = self._committer.commit(name, totals[name].columns)
-                    self._backlog.flushed(name, horizons[name].lsn)
-                else:
-                    horizons[name] = self._committer.horizon(name)
-            return horizons
+            return self._commit(names)
+
+    def _commit(self, names: Iterable[str]) -> dict[str, Horizon]:
+        totals = self._log.totals()
+        horizons: dict[str, Horizon] = {}
+        for name in names:
+            if name in totals:
+                horizons[name] = self._committer.commit(name, totals[name].columns)
+                self._backlog.flushed(name, horizons[name].lsn)
+            else:
+                horizons[name] = self._committer.horizon(name)
+        return horizons
 
     def check_backlog(self) -> None:
         """Raises `ExhaustedError` (`backlog_full`, `lake_backlog_full`) where too much waits to take more pushes."""
@@ -459,15 +471,54 @@ class Ingest:
     def count_erased(self, source: str, column: str, digests: Sequence[str]) -> dict[str, Any]:
         """What `erase` would take: `{"rows", "quarantined", "lsns"}`."""
         with self._lock:
-            return self._erasing().count(self._known(source), column, digests)
+            spec = self._erasable(source, column)
+            if spec is None:
+                return {"rows": 0, "quarantined": 0, "lsns": []}
+            return self._erasing().count(spec, column, digests)
 
     def erase(self, source: str, column: str, digests: Sequence[str], *, entity: bytes | None = None) -> None:
         """Erase what log, lake, quarantine and online state hold of one value, known by its keyed digests. What is
-        pushed meanwhile stays. Idempotent; a crash leaves what doing it again completes."""
+        pushed meanwhile stays. Idempotent; a crash leaves what doing it again completes.
+
+        A derived source that is behind its parent is no hindrance: whoever erases from the parent first leaves nothing
+        of the value to be derived."""
         eraser = self._erasing()
         with self._lock:
-            self.flush([source])
-            eraser.erase(self._known(source), column, digests, entity)
+            spec = self._erasable(source, column)
+            if spec is None:
+                return
+            self._recall(spec.name)
+            self._apply_all(self._intake.moment(self._derivations.parents))
+            self._commit([spec.name])
+            try:
+                eraser.erase(spec, column, digests, entity)
+            finally:
+                self._derivations.renew(spec.name, self._sources)
+
+    def _erasable(self, source: str, column: str) -> SourceSpec | None:
+        """A source with a column, though either may have left the plan: their rows stay. None: it never had any."""
+        totals = self._log.totals()
+        try:
+            spec = self._known(source)
+        except NotFoundError:
+            if source not in totals:
+                return None
+            spec = _remembered(source, totals[source])
+        if column in {one.name for one in spec.columns}:
+            return spec
+        kind, scale = totals.get(spec.name, LogTotals()).columns.get(column, ("string", 0))
+        former = ColumnSpec(name=column, type=kind, scale=scale, nullable=True)
+        return msgspec.structs.replace(spec, columns=(*spec.columns, former))
+
+    def _recall(self, source: str) -> None:
+        """Let the online state know a source that left the plan, until the next one: it may hold events of it back."""
+        if source in self._sources or source in self._left:
+            return
+        if self._views is None:  # a plan without the views would drop what is kept of them
+            raise UnavailableError("ingest has not taken a plan yet; nothing was erased", code="plan_not_taken")
+        left = {**self._left, source: _remembered(source, self._log.totals()[source])}
+        self._applier.load_plan((*self._sources.values(), *left.values()), *self._views)
+        self._left = left
 
     def _erasing(self) -> Eraser:
         if self._eraser is None:

@@ -8,32 +8,31 @@ that learned from it stay, and are marked.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from flyball.define.expression import leaves
-from flyball.define.spec import ProjectSpec, SourceSpec
-from flyball.define.subject import Matcher, Seal, digests_of, normal, to_units
+from flyball.define.subject import Seal, digests_of, normal, to_units
 from flyball.governance.erasure import Erasure, Step, Target
 from flyball.governance.facts import Recorder
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import FlyballError, NotFoundError, did_you_mean
+from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.kernel.facts import Actor
 from flyball.kernel.files import read_document
 from flyball.kernel.ids import new_id
 from flyball.loop.changes import Changes
 from flyball.loop.ports import IngestClient, Metadata, Packages, PredictionLog, Unit
-from flyball.loop.publish import Publisher, version_digest
+from flyball.loop.publish import Publisher
+from flyball.loop.reach import declared, with_derived
 from flyball.loop.records import TABLE
 from flyball.loop.runs import sources_of
+from flyball.loop.trace import LOOKED_AT, Hit, Traces
 from flyball.training.ports import SPEC_FORMAT, RunSpec, run_spec_from_data
 
 LOOP = Actor(name="loop:erase")
 BLANKS = {"inputs": "'{}'", "features": "'{}'", "key": "NULL"}
 ALL_RUNS = 100_000
-Hit = Callable[[dict[str, Any]], bool]
 
 
 class ErasablePredictions(Protocol):
@@ -87,6 +86,7 @@ class Erasures:
         self._recorder = recorder
         self._clock = clock
         self._seal = seal
+        self._traces = Traces(packages=places.packages, seal=seal)
 
     def request(
         self, columns: Sequence[tuple[str, str]], value: str, *, actor: Actor, dry_run: bool = False
@@ -96,13 +96,17 @@ class Erasures:
         Raises `NotFoundError` (`source_not_found`, `column_not_found`), `InvalidError` (`bad_value`).
         """
         with self._metadata.read() as unit:
-            projects = unit.projects.all()
-        wanted = with_derived(columns, projects)
+            sources = declared(unit)
         digests: dict[str, None] = {}
         targets = []
-        for source, column in wanted:
-            spec = source_named(projects, source).column(column)
-            digests |= dict.fromkeys(digests_of(value, spec, self._seal))
+        for source, column in with_derived(columns, sources):
+            spec = sources[source].column(column)
+            try:
+                digests |= dict.fromkeys(digests_of(value, spec, self._seal))
+            except InvalidError:
+                if (source, column) in columns:
+                    raise
+                continue  # what is derived has another type: the value is none of it
             key = _entity(to_units(normal(value, spec), spec), spec)
             targets.append(Target(source=source, column=column, entity=key.hex()))
         erasure = Erasure(
@@ -177,7 +181,7 @@ class Erasures:
         found = self._predictions(erasure)
         self._places.predictions.blank(TABLE, "id", found, BLANKS)
         with self._metadata.write() as unit:
-            unit.audit.forget(self._hit(unit, erasure, found))
+            unit.audit.forget(self._traces.hit(unit, erasure, found))
         if not self._metadata.scrub():
             return None
         with self._metadata.read() as unit:
@@ -218,54 +222,9 @@ class Erasures:
             return None
 
     def _predictions(self, erasure: Erasure) -> list[str]:
-        """The ids of the predictions whose request named the value."""
+        """The ids of the predictions that hold the value."""
         with self._metadata.read() as unit:
-            return self._places.predictions.find(TABLE, ("key", "inputs"), self._hit(unit, erasure))
-
-    def _hit(self, unit: Unit, erasure: Erasure, found: Sequence[str] = ()) -> Hit:
-        """Whether a prediction is among the `found`, or its request named the value."""
-        projects, ids = unit.projects.all(), set(found)
-        fields: dict[str, list[tuple[str, Matcher]]] = {}
-
-        def of_version(ref: str) -> list[tuple[str, Matcher]]:
-            if ref not in fields:
-                fields[ref] = self._fields(unit, ref, erasure, projects)
-            return fields[ref]
-
-        def hit(row: dict[str, Any]) -> bool:
-            brought = {**(row.get("key") or {}), **(row.get("inputs") or {})}
-            if row["id"] in ids or any(isinstance(v, str) and v in erasure.digests for v in brought.values()):
-                return True
-            return any(matcher.raw(brought.get(name)) for name, matcher in of_version(str(row["version"])))
-
-        return hit
-
-    def _fields(
-        self, unit: Unit, ref: str, erasure: Erasure, projects: Sequence[ProjectSpec]
-    ) -> list[tuple[str, Matcher]]:
-        """The request fields of a version that hold an erased column: of its rows, or by which it looks up a view."""
-        model, _, number = ref.rpartition("/")
-        if not number.isdigit():
-            return []
-        try:
-            manifest = self._places.packages.manifest(version_digest(unit, f"{model}/{number}"))
-        except FlyballError:
-            return []
-        views = {view["name"]: view for view in manifest.get("views") or []}
-        found = []
-        for target in erasure.targets:
-            matcher = Matcher(source_named(projects, target.source).column(target.column), erasure.digests, self._seal)
-            names = {target.column} if manifest.get("rows") == target.source else set()
-            for leaf in [leaf for feature in manifest.get("features") or [] for leaf in leaves(feature["expr"])]:
-                view = views.get(leaf[1]) if leaf[0] == "view" else None
-                if view is not None and view["source"] == target.source:
-                    names |= {
-                        by
-                        for by, column in zip(leaf[3], view.get("entity") or [], strict=False)
-                        if column == target.column
-                    }
-            found += [(name, matcher) for name in sorted(names)]
-        return found
+            return self._places.predictions.find(TABLE, LOOKED_AT, self._traces.hit(unit, erasure))
 
     def _note(self, unit: Unit, erasure: Erasure, kind: str, actor: Actor) -> None:
         """A fact of what was asked and done: with the value's digest, never the value."""
@@ -280,37 +239,9 @@ class Erasures:
         )
 
 
-def with_derived(columns: Sequence[tuple[str, str]], projects: Sequence[ProjectSpec]) -> list[tuple[str, str]]:
-    """The columns, and those of the same name in sources that are derived from theirs."""
-    found = list(dict.fromkeys(columns))
-    for source, column in found:  # grows while it is walked: what is derived may be derived from again
-        spec = source_named(projects, source)
-        if column not in {c.name for c in spec.columns}:
-            raise NotFoundError(
-                f"source {source} has no column {column!r}: {did_you_mean(column, [c.name for c in spec.columns])}",
-                code="column_not_found",
-            )
-        for derived in _sources(projects):
-            copies = derived.derive is not None and derived.derive.source == source
-            if copies and column in {c.name for c in derived.columns} and (derived.name, column) not in found:
-                found.append((derived.name, column))
-    return found
-
-
-def source_named(projects: Sequence[ProjectSpec], name: str) -> SourceSpec:
-    sources = {source.name: source for source in _sources(projects)}
-    if name not in sources:
-        raise NotFoundError(f"there is no source {name!r}: {did_you_mean(name, sources)}", code="source_not_found")
-    return sources[name]
-
-
 def marks(erasures: Iterable[Erasure], run: str) -> list[dict[str, Any]]:
     """The marks of a run, the newest first."""
     return [mark for erasure in erasures if (mark := erasure.mark(run)) is not None]
-
-
-def _sources(projects: Sequence[ProjectSpec]) -> list[SourceSpec]:
-    return [source for project in projects for source in project.sources]
 
 
 def _entity(value: Any, column: Any) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
-from flyball.define.spec import ModelSpec, ProjectSpec
+from flyball.define.spec import ModelSpec, ProjectSpec, SourceSpec
 from flyball.features.ports import AuditStore
 from flyball.governance.ports import ErasureStore, FactStore
 from flyball.monitoring.ports import MonitoringStore
@@ -100,6 +100,9 @@ class ProjectStore(Protocol):
     def all(self) -> list[ProjectSpec]: ...
 
     def put(self, project: ProjectSpec, *, at: int, actor: str) -> None: ...
+
+    def declarations(self) -> list[SourceSpec]:
+        """All that sources were ever declared as, the latest last; those that are gone are among them."""
 
 
 class LoopStore(Protocol):

@@ -1,10 +1,12 @@
-"""The project that was last applied, per name."""
+"""The project that was last applied, per name, and each declaration that a source ever had."""
 
 from __future__ import annotations
 
+import msgspec
 from sqlalchemy import JSON, BigInteger, Column, Connection, String, Table, select
 
-from flyball.define.spec import ProjectSpec, project_from_data
+from flyball.define.spec import ProjectSpec, SourceSpec, project_from_data
+from flyball.kernel.ids import digest
 from flyball.storage.metadata.database import METADATA, upsert
 
 PROJECTS = Table(
@@ -15,6 +17,14 @@ PROJECTS = Table(
     Column("spec", JSON, nullable=False),
     Column("applied_at", BigInteger, nullable=False),
     Column("applied_by", String(200), nullable=False),
+)
+
+DECLARATIONS = Table(
+    "declarations",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("spec", JSON, nullable=False),
 )
 
 
@@ -35,3 +45,10 @@ class SqlProjects:
     def put(self, project: ProjectSpec, *, at: int, actor: str) -> None:
         values = {"digest": project.hash, "spec": project.to_data(), "applied_at": at, "applied_by": actor}
         upsert(self._connection, PROJECTS, {"name": project.name}, values)
+        for source in project.sources:
+            data = source.to_data()
+            upsert(self._connection, DECLARATIONS, {"digest": digest(data)}, {"at": at, "spec": data})
+
+    def declarations(self) -> list[SourceSpec]:
+        rows = self._connection.execute(select(DECLARATIONS.c.spec).order_by(DECLARATIONS.c.at)).scalars()
+        return [msgspec.convert(spec, SourceSpec) for spec in rows]
