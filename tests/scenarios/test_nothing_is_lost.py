@@ -6,6 +6,7 @@ import collections
 import random
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ class Traffic:
         """Send what was never acknowledged, as any client would after a failure."""
         while self.unacknowledged:
             key, orders = self.unacknowledged[0]
-            client.push("Orders", orders, idempotency_key=key)
+            eventually(
+                partial(client.push, "Orders", orders, idempotency_key=key), "a push"
+            )  # ingest may not be up yet
             self.acknowledged += [row["id"] for row in orders]
             self.unacknowledged.popleft()
 

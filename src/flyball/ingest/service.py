@@ -16,7 +16,7 @@ from flyball.ingest.backlog import Backlog, BacklogLimits
 from flyball.ingest.committing import Horizon, LakeCommitter
 from flyball.ingest.derive import Derivations, Moment
 from flyball.ingest.erasing import Eraser
-from flyball.ingest.frames import fitted, lake_type, meanings, physical_schema, system_columns
+from flyball.ingest.frames import fitted, lake_type, meanings
 from flyball.ingest.intake import Intake
 from flyball.ingest.load import Progress
 from flyball.ingest.ports import (
@@ -32,6 +32,7 @@ from flyball.ingest.ports import (
 )
 from flyball.ingest.pull import Pulls
 from flyball.ingest.quarantine import Quarantine
+from flyball.ingest.reading import Stored
 from flyball.ingest.receipts import Push, Receipt
 from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.retention import Retention
@@ -101,6 +102,7 @@ class Ingest:
         self._backlog = Backlog(self._config.backlog)
         self._intake = Intake(log, clock, self._backlog, chunk_rows=self._config.chunk_rows, conditions=conditions)
         self._quarantine = Quarantine(log, lake, self._intake, clock)
+        self._stored = Stored(log, lake, step=self._config.apply_rows)
         self._committer = LakeCommitter(log, lake, applier, commit_rows=self._config.commit_rows)
         self._retention = Retention(lake, clock, notes=retention_notes)
         self.pulls = Pulls(
@@ -373,21 +375,8 @@ class Ingest:
         """
         with self._lock:
             spec = self._known(source)
-            schema = physical_schema(spec)
-            wanted = list(schema) if columns is None else list(dict.fromkeys([*columns, *system_columns(spec)]))
             through = self._reach(source) if through_lsn is None else through_lsn
-            done = self._lake.version(source, source)
-            parts = [pl.DataFrame(schema=schema).select(wanted)]
-            if done:
-                there = self._lake.types(source)
-                rows = self._lake.read(source, [name for name in wanted if name in there], through_lsn=through)
-                missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in wanted if name not in there]
-                parts.append(rows.with_columns(missing).select(wanted))
-            while done < through and (batches := self._log.read(source, after=done, limit=self._config.commit_rows)):
-                tail = pl.concat([fitted(batch.frame, spec).select(wanted) for batch in batches])
-                parts.append(tail.filter((pl.col("_lsn") > done) & (pl.col("_lsn") <= through)))
-                done = batches[-1].last_lsn
-        events = pl.concat(parts)
+            events = self._stored.span(spec, columns, after_lsn=0, through_lsn=through)
         return events if spec.corrections else events.unique("_key", keep="first", maintain_order=True)
 
     def between(self, source: str, after: int, through: int) -> pl.DataFrame:
@@ -396,43 +385,14 @@ class Ingest:
         Asks the applier which are first, so `through` may be at most what was applied.
         """
         with self._lock:
-            spec = self._known(source)
-            done = min(self._lake.version(source, source), through)
-            parts = [pl.DataFrame(schema=physical_schema(spec))]
-            if after < done:
-                parts.append(fitted(self._lake.read(source, after_lsn=after, through_lsn=done), spec))
-                after = done
-            while after < through and (batches := self._log.read(source, after=after, limit=through - after)):
-                tail = pl.concat([fitted(batch.frame, spec) for batch in batches])
-                tail = tail.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through))
-                if not spec.corrections:
-                    tail = tail.filter(self._applier.seen_first(source, tail["_key"], tail["_lsn"]))
-                parts.append(tail)
-                after = batches[-1].last_lsn
-        return pl.concat(parts)
+            return self._stored.span(
+                self._known(source), after_lsn=after, through_lsn=through, first=self._applier.seen_first
+            )
 
     def span(self, source: str, columns: Iterable[str], *, after_lsn: int, through_lsn: int) -> pl.DataFrame:
         """The events of a range of LSNs, each as often as the log has it: `features.build.RangeReader`."""
         with self._lock:
-            spec = self._known(source)
-            schema = physical_schema(spec)
-            wanted = list(dict.fromkeys([*columns, *system_columns(spec)]))
-            done = self._lake.version(source, source)
-            parts = [pl.DataFrame(schema=schema).select(wanted)]
-            if done > after_lsn:
-                there = self._lake.types(source)
-                names = [name for name in wanted if name in there]
-                rows = self._lake.read(source, names, after_lsn=after_lsn, through_lsn=through_lsn)
-                missing = [pl.lit(None, dtype=schema[name]).alias(name) for name in wanted if name not in there]
-                parts.append(rows.with_columns(missing).select(wanted))
-            after = max(after_lsn, done)
-            while after < through_lsn and (
-                batches := self._log.read(source, after=after, limit=self._config.apply_rows)
-            ):
-                tail = pl.concat([fitted(batch.frame, spec).select(wanted) for batch in batches])
-                parts.append(tail.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through_lsn)))
-                after = batches[-1].last_lsn
-        return pl.concat(parts)
+            return self._stored.span(self._known(source), columns, after_lsn=after_lsn, through_lsn=through_lsn)
 
     def _reach(self, source: str) -> int:
         """The LSN up to which the online state stands."""
