@@ -132,3 +132,22 @@ def test_a_service_that_cannot_be_audited_is_told_and_its_queue_ends(platform: P
     assert not platform.control.health["audit"]["ok"]
     platform.advance(2 * DAY)
     assert platform.control.skew("tip")["sampling"]["waiting"] == 0
+
+
+def test_values_are_counted_on_the_day_on_which_they_were_served_also_where_days_are_audited_at_once(
+    platform: Platform,
+) -> None:
+    rule = AuditRule(share=1.0, rows=1_000, settle=8 * DAY)
+    platform.control._audits = replace(platform.control._audits, rule=rule)
+    platform.control._audit._rule = rule
+    traffic(platform, 10)
+    platform.advance(5 * DAY)
+    traffic(platform, 20)
+    assert platform.control.skew("tip")["sampling"]["predictions"] == 0
+    platform.advance(8 * DAY)
+    platform.settle()
+    with platform.control._metadata.read() as unit:
+        periods = unit.audit.periods("tip")
+    assert sum(period.compared for period in periods) == 30
+    assert len({period.start for period in periods}) >= 2
+    assert platform.control.skew("tip")["compared"] == 0  # of the last seven days

@@ -211,15 +211,19 @@ class SkewAudit:
         if not ready:
             self._let_go(service.name, entries, self._clock.now())
             return "not yet: the lake does not reach so far"
-        audited, found = {}, []
-        for version in dict.fromkeys(entry.version for entry in ready):
-            mine = [entry for entry in ready if entry.version == version]
-            result = self._audit(project, version, mine)
-            audited[version] = result
-            found.append(f"{result.compared} values of {version}, {result.mismatched} differ")
+        groups: dict[tuple[str, int], list[AuditEntry]] = {}
+        for entry in ready:
+            start = entry.at // self._rule.period * self._rule.period
+            groups.setdefault((entry.version, start), []).append(entry)
+        audited = {key: self._audit(project, key[0], mine) for key, mine in groups.items()}
+        found = []
+        for version in dict.fromkeys(version for version, _ in audited):
+            results = [result for (ref, _), result in audited.items() if ref == version]
+            compared, mismatched = sum(r.compared for r in results), sum(r.mismatched for r in results)
+            found.append(f"{compared} values of {version}, {mismatched} differ")
         with self._metadata.write() as unit:
-            for version, result in audited.items():
-                self._add(unit, service.name, version, result, ready)
+            for (version, start), result in audited.items():
+                self._add(unit, service.name, version, result, start)
             unit.audit.dequeue([entry.id for entry in ready])
         return "; ".join(found)
 
@@ -282,8 +286,7 @@ class SkewAudit:
             self._definitions[digest] = Definition.of(self._packages.manifest(digest))
         return self._definitions[digest]
 
-    def _add(self, unit: Unit, service: str, version: str, result: Audited, entries: list[AuditEntry]) -> None:
-        start = min(entry.at for entry in entries if entry.version == version) // self._rule.period * self._rule.period
+    def _add(self, unit: Unit, service: str, version: str, result: Audited, start: int) -> None:
         for feature, tally in result.features.items():
             unit.audit.add_period(
                 AuditPeriod(
