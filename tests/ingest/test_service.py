@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from flyball.define.spec import AggregateSpec, ColumnSpec, SourceSpec, ViewSpec
+from flyball.ingest.plan import FEEDBACK
 from flyball.ingest.receipts import Push, Receipt
-from flyball.ingest.service import FEEDBACK
 from flyball.kernel.clock import ManualClock
 from flyball.kernel.errors import ConflictError, ExhaustedError, FlyballError, InvalidError, NotFoundError
 from flyball.storage.event_log import SqliteEventLog

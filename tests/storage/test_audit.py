@@ -74,7 +74,7 @@ def test_what_is_forgotten_stands_in_no_byte_of_the_files(metadata: SqlMetadata,
 
     def hit(row: dict[str, Any]) -> bool:
         seen.append(row["id"])
-        return "MARKER" in {**(row["key"] or {}), **(row["inputs"] or {})}.values()
+        return "MARKER" in {**row["key"], **row.get("inputs", {})}.values()
 
     with metadata.write() as unit:
         unit.audit.forget(hit)

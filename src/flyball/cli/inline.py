@@ -37,7 +37,6 @@ def train_inline(client: Client, project: str, model: str, params: dict[str, Any
             hint=f"flyball train {model}   (trains on the platform)",
         )
     horizons = client.flush([source.name for source in spec.sources])
-    versions = client.versions(model) if params.get("asof") == "served" else []
     run = new_id("inline")
     run_spec = RunSpec(
         run=run,
@@ -46,7 +45,7 @@ def train_inline(client: Client, project: str, model: str, params: dict[str, Any
         horizon={name: Horizon(**found) for name, found in horizons.items()},
         at=int(status["at"]),
         params=params,
-        versions={str(found["version"]): str(found["digest"]) for found in versions},
+        versions=client.version_digests(model) if params.get("asof") == "served" else {},
     )
     return run_inline(run_spec, Layout(state).runs / run, function=cast(Any, function.function))
 

@@ -226,6 +226,10 @@ class Client:
 
     # services
 
+    def version_digests(self, model: str) -> dict[str, str]:
+        """The digests of a model's versions, by what predictions call them (`model/number`)."""
+        return {str(found["version"]): str(found["digest"]) for found in self.versions(model)}
+
     def service(self, service: str | Named) -> Data:
         return dict(self._control("GET", f"/v1/services/{seg(name_of(service))}", idempotent=True))
 

@@ -90,7 +90,7 @@ def repeated(keys: Keys, order: Places, firsts: Keys, out: Mask) -> None:
         end = start + 1
         while end < n and firsts[end] == firsts[start]:
             end += 1
-        for x in range(start, end if end > start + 1 else start):
+        for x in range(start, end):
             for y in range(start, end):
                 if order[y] < order[x] and keys[order[y], 1] == keys[order[x], 1]:
                     out[order[x]] = True

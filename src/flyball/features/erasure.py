@@ -10,7 +10,7 @@ import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.features.corrections import newest_versions, version_of
-from flyball.features.frames import once, vectors, words
+from flyball.features.frames import is_ahead, is_known, once, vectors, words
 from flyball.features.index import KeyIndex
 from flyball.features.keys import encode_keys
 from flyball.features.ports import EventReader, WriteTransaction
@@ -60,8 +60,7 @@ def rebuild(
     if state.lsn == 0 or not keys:
         return
     frame = history.events(source.name, view.columns, through_lsn=state.lsn)
-    known = pl.max_horizontal("_known_at", pl.col("_event_time") - source.skew)
-    frame = once(frame.filter((pl.col("_lsn") <= state.lsn) & (known <= state.known_through)))
+    frame = once(frame.filter(is_known(state) & ~is_ahead(source, state)))
     encoded = encode_keys(list(vectors(frame, view.spec.entity).values()), view.entity, frame.height)
     among = np.array([key in keys for key in encoded.unique] + [False], np.bool_)  # -1, a null key, is the last
     left = frame.filter(pl.Series(among[encoded.codes]))
@@ -100,6 +99,5 @@ def _restore_versions(
         transaction.delete(space, key)
     state = source_state(transaction, source.name)
     left = history.events(source.name, (), through_lsn=state.lsn)
-    seen = (pl.col("_lsn") <= state.lsn) & (pl.col("_known_at") <= state.known_through)
-    left = left.filter(seen & pl.col("_key").is_in(pl.Series(lost, dtype=pl.Binary).implode()))
+    left = left.filter(is_known(state) & pl.col("_key").is_in(pl.Series(lost, dtype=pl.Binary).implode()))
     newest_versions(transaction, source.name, left, state.known_through)

@@ -10,10 +10,21 @@ import polars as pl
 
 from flyball.define.spec import SourceSpec
 from flyball.features.accumulator import Words
+from flyball.features.states import SourceState
 from flyball.features.vector import Vector
 
 CURRENT = 1 << 62  # `_until` of a version that no other has taken the place of
 _FILL: dict[Any, Any] = {pl.String: "", pl.Boolean: False, pl.Float64: 0.0}
+
+
+def is_known(state: SourceState) -> pl.Expr:
+    """Of an event: it was applied, and is known, where a source stands."""
+    return (pl.col("_lsn") <= state.lsn) & (pl.col("_known_at") <= state.known_through)
+
+
+def is_ahead(source: SourceSpec, state: SourceState) -> pl.Expr:
+    """Of an event: it is so far ahead of its time that it is held back."""
+    return pl.col("_event_time") - source.skew > state.known_through
 
 
 def vector(series: pl.Series) -> Vector:

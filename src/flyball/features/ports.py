@@ -159,8 +159,8 @@ class AuditStore(Protocol):
         ...
 
     def forget(self, hit: Callable[[dict[str, Any]], bool]) -> None:
-        """Take predictions from the queue, and examples from the states, for which `hit` holds; it is given `id`,
-        `version`, and the fields `key` and `inputs` of a prediction. Idempotent."""
+        """Take predictions from the queue, and examples from the states, for which `hit` holds; it is given a
+        prediction's `id` and `version`, and what there is of its `key`, `inputs` and `features`. Idempotent."""
         ...
 
     def add_period(self, period: AuditPeriod) -> None:

@@ -20,7 +20,7 @@ from flyball.features.build import Builds, named
 from flyball.features.corrections import newest_versions, replace_versions
 from flyball.features.erasure import Without, forget, rebuild, touched
 from flyball.features.eviction import Eviction
-from flyball.features.frames import CURRENT, history, words
+from flyball.features.frames import CURRENT, history, is_ahead, is_known, words
 from flyball.features.index import KeyIndex, first_of_keys
 from flyball.features.kernel import FORMAT_VERSION
 from flyball.features.ports import EventReader, OnlineStore, WriteTransaction
@@ -304,7 +304,7 @@ class OnlineWriter:
         frame = self._history.events(source.name, view.columns, through_lsn=state.lsn)
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(frame_events, view, frame)  # meanwhile
-            counts = frame.select(_known(state) & ~_ahead(source, state)).to_series().to_numpy()
+            counts = frame.select(is_known(state) & ~is_ahead(source, state)).to_series().to_numpy()
             counts &= first_of_keys(frame["_key"])
         events, times = future.result(), words(frame, "_event_time")
         floor = _floor(times[counts], view, state)
@@ -317,8 +317,8 @@ class OnlineWriter:
     def _build_versions(self, transaction: WriteTransaction, view: CompiledView, state: SourceState) -> int:
         """The same of a source that takes corrections."""
         source = view.source
-        frame = self._history.events(source.name, view.columns, through_lsn=state.lsn).filter(_known(state))
-        frame = history(frame, source).filter((pl.col("_until") == CURRENT) & ~_ahead(source, state))
+        frame = self._history.events(source.name, view.columns, through_lsn=state.lsn).filter(is_known(state))
+        frame = history(frame, source).filter((pl.col("_until") == CURRENT) & ~is_ahead(source, state))
         floor = _floor(words(frame, "_event_time"), view, state)
         if view.reach is not None:
             frame = frame.filter(pl.col("_event_time") >= floor - view.reach)
@@ -397,16 +397,6 @@ def _there(view: ViewSpec, source: SourceSpec, declared: Mapping[str, SourceSpec
     now = declared.get(view.source)
     have = {column.name for column in now.columns} if now is not None else set()
     return now is not None and have.issuperset(CompiledView(view, source).columns)
-
-
-def _known(state: SourceState) -> pl.Expr:
-    """Was applied, and is known, where a source stands."""
-    return (pl.col("_lsn") <= state.lsn) & (pl.col("_known_at") <= state.known_through)
-
-
-def _ahead(source: SourceSpec, state: SourceState) -> pl.Expr:
-    """Is so far ahead of its time that it is held back."""
-    return pl.col("_event_time") - source.skew > state.known_through
 
 
 def _floor(times: Words, view: CompiledView, state: SourceState) -> int:

@@ -87,9 +87,8 @@ def check(
         verdict.mark(unreadable, Rule.WRONG_TYPE, DELETED)
     judged = rows if deleted is None else keys_alone(rows, spec, deleted)
     columns = [_judge(judged, column, spec, verdict) for column in spec.columns]
-    read = {c.name: values for c, values in zip(spec.columns, columns, strict=True) if _unit(c, spec)}
-    if judged is not rows:
-        read = {}
+    # Its times are among the columns, where none was left out of judging.
+    read = {c.name: v for c, v in zip(spec.columns, columns, strict=True) if judged is rows and _unit(c, spec)}
     event_time = _event_time(rows, spec, verdict, read, now=now, live=live)
     columns.append(event_time)
     if not live:
@@ -237,7 +236,7 @@ def _event_time(
         values = rows.columns[name]
     else:
         deleted_at: int | pl.Series | None = now if live else None  # what a deletion need not bring
-        if not live and spec.known.kind == "column":
+        if deleted_at is None and verdict.deleted is not None and spec.known.kind == "column":
             column = spec.known.column
             deleted_at = times(rows.columns[column], _reading(spec, column, spec.known.unit)).values
         values = _time(rows, name, spec.event_time_unit, spec, verdict, read, Rule.BAD_EVENT_TIME, deleted_at)

@@ -44,17 +44,21 @@ class _Found:
         return self.data[self.starts[place] : self.ends[place]].decode()
 
 
+def not_utf8(path: Path, more: str = "") -> InvalidError:
+    return InvalidError(
+        f"{path.name} is not UTF-8 text{more}",
+        code="bad_encoding",
+        hint=f"convert it, for example: iconv -f LATIN1 -t UTF-8 {path.name} -o utf8_{path.name}",
+    )
+
+
 def header(path: Path) -> list[str]:
     """The names of the columns. Raises `InvalidError`: `bad_encoding`, `bad_file`, `empty_file`, `duplicate_column`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as text:
             names = next(csv.reader(text), [])
     except UnicodeDecodeError:
-        raise InvalidError(
-            f"{path.name} is not UTF-8 text",
-            code="bad_encoding",
-            hint=f"convert it, for example: iconv -f LATIN1 -t UTF-8 {path.name} -o utf8_{path.name}",
-        ) from None
+        raise not_utf8(path) from None
     except csv.Error as error:
         raise InvalidError(f"the header of {path.name} cannot be read as csv: {error}", code="bad_file") from None
     if not names:

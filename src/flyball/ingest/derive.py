@@ -104,11 +104,14 @@ class Derivations:
             known = self._running.get(spec.name)
             if known is not None and known.spec == spec:
                 found[spec.name] = known
-            elif self._deriver is None:
-                raise InvalidError("this platform was opened without derived sources", code="bad_plan")
             else:
-                found[spec.name] = _Running(spec, self._deriver.open(spec, sources))
+                found[spec.name] = self._begin(spec, sources)
         return found
+
+    def _begin(self, spec: SourceSpec, sources: Mapping[str, SourceSpec]) -> _Running:
+        if self._deriver is None:
+            raise InvalidError("this platform was opened without derived sources", code="bad_plan")
+        return _Running(spec, self._deriver.open(spec, sources))
 
     def use(self, prepared: dict[str, _Running]) -> None:
         self._running = prepared
@@ -116,8 +119,8 @@ class Derivations:
     def renew(self, source: str, sources: Mapping[str, SourceSpec]) -> None:
         """Read a source anew where it is looked up: events of it were erased, and are still in memory."""
         for name, running in self._running.items():
-            if source in running.fed and self._deriver is not None:
-                self._running[name] = _Running(running.spec, self._deriver.open(running.spec, sources))
+            if source in running.fed:
+                self._running[name] = self._begin(running.spec, sources)
 
     @property
     def names(self) -> tuple[str, ...]:

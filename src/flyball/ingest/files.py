@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from flyball.define.spec import SourceSpec
-from flyball.ingest.delimited import csv_rows, header
+from flyball.ingest.delimited import csv_rows, header, not_utf8
 from flyball.ingest.rejection import carried
 from flyball.ingest.rows import BadLine, Rows, from_dicts, from_frame, require_columns
 from flyball.kernel.errors import InvalidError, NotFoundError
@@ -57,8 +57,7 @@ class EventFile:
 
 def open_file(path: Path, spec: SourceSpec, *, format: str = "") -> EventFile:
     """Look a file through, whole, and refuse it where it is of no use. `format` empty: by the file's name."""
-    if not path.is_file():
-        raise NotFoundError(f"there is no file {path.name!r}", code="file_not_found")
+    require_file(path)
     kind = _format(path, format)
     digest, size = _look_through(path, text=kind != "parquet")
     file = EventFile(path=path, format=kind, digest=digest, size=size)
@@ -69,6 +68,11 @@ def open_file(path: Path, spec: SourceSpec, *, format: str = "") -> EventFile:
     elif size == 0:
         raise InvalidError("the file is empty; each line is one JSON object", code="empty_file")
     return file
+
+
+def require_file(path: Path) -> None:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path.name!r}", code="file_not_found")
 
 
 def _format(path: Path, format: str) -> FileFormat:
@@ -93,19 +97,15 @@ def _look_through(path: Path, *, text: bool) -> tuple[str, int]:
                 try:
                     decoder.decode(block)
                 except UnicodeDecodeError as error:
-                    raise _not_utf8(path, size + error.start) from None
+                    raise not_utf8(path, _near(size + error.start)) from None
             size += len(block)
         if text and decoder.getstate()[0]:
-            raise _not_utf8(path, size)
+            raise not_utf8(path, _near(size))
     return sha.hexdigest(), size
 
 
-def _not_utf8(path: Path, place: int) -> InvalidError:
-    return InvalidError(
-        f"{path.name} is not UTF-8 text near byte {place:,}; nothing was stored",
-        code="bad_encoding",
-        hint=f"convert it, for example: iconv -f LATIN1 -t UTF-8 {path.name} -o utf8_{path.name}",
-    )
+def _near(place: int) -> str:
+    return f" near byte {place:,}; nothing was stored"
 
 
 def _bad_file(file: EventFile, error: Exception) -> InvalidError:

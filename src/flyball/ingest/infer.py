@@ -18,9 +18,9 @@ import polars as pl
 
 from flyball.define.spec import ColumnSpec, SourceSpec
 from flyball.ingest.delimited import header
-from flyball.ingest.files import open_file
+from flyball.ingest.files import open_file, require_file
 from flyball.ingest.parsing import parse, times
-from flyball.kernel.errors import InvalidError, NotFoundError
+from flyball.kernel.errors import InvalidError
 
 _CHUNK = 250_000
 _MOST_CATEGORIES = 24
@@ -67,8 +67,7 @@ def _columns(path: Path, format: str) -> tuple[list[pl.Series], int]:
     """All columns of the file as they are read for a contract."""
     if path.is_dir():
         raise InvalidError(f"{path.name} is a directory; name one of its files", code="bad_file")
-    if not path.is_file():
-        raise NotFoundError(f"there is no file {path.name!r}", code="file_not_found")
+    require_file(path)
     names = _names(path, format)
     spec = SourceSpec(
         name="inferred",

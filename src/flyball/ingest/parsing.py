@@ -6,6 +6,7 @@ taken iff it is the double nearest to a number with that many digits, so that `u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,12 +16,13 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import ColumnSpec
-from flyball.ingest.arrow import text_chunks
+from flyball.ingest.arrow import TextChunk, text_chunks
 from flyball.ingest.compiled import read_booleans, read_times, read_units
 from flyball.ingest.rejection import Rule
 from flyball.kernel.times import from_datetime
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 PHYSICAL: dict[str, pl.DataType] = {
     "string": pl.String(),
@@ -138,28 +140,37 @@ def _units_of_floats(series: pl.Series, scale: int, limit: int) -> Parsed:
 
 
 def _units_of_text(series: pl.Series, scale: int, limit: int) -> Parsed:
-    values, done = np.zeros(len(series), np.int64), _nulls(series)
-    first = 0
-    with text_chunks(series) as chunks:
-        for chunk in chunks:
-            read_units(first, chunk.count, np.uint64(chunk.views), chunk.buffers, scale, limit, values, done)
-            first += chunk.count
-    found = _with_nulls(series, values, done)
+    found, done = _plain_units(series, scale, limit)
     if done.all():
         return Parsed(found, {})
     rest = pl.Series(~done)
     return _units_one_by_one(series.name, series.set(~rest, None).str.strip_chars(), found, rest, scale, limit)
 
 
-def _nulls(series: pl.Series) -> Mask:
-    return mask(series.is_null()).copy() if series.null_count() else np.zeros(len(series), np.bool_)
+def _plain_units(series: pl.Series, scale: int, limit: int) -> tuple[pl.Series, Mask]:
+    return _read_texts(
+        series,
+        np.zeros(len(series), np.int64),
+        lambda first, chunk, values, done: read_units(
+            first, chunk.count, np.uint64(chunk.views), chunk.buffers, scale, limit, values, done
+        ),
+    )
 
 
-def _with_nulls(series: pl.Series, values: np.ndarray[Any, np.dtype[Any]], done: Mask) -> pl.Series:
-    """Values that were read, null where the text was null or is not read yet."""
+def _read_texts(
+    series: pl.Series, values: Array, read: Callable[[int, TextChunk, Array, Mask], None]
+) -> tuple[pl.Series, Mask]:
+    """The values of the texts that machine code could read, null elsewhere; and which texts are done with, null ones
+    among them. `read` is given the place of a chunk's first row, and fills `values` and what is done."""
+    done = mask(series.is_null()).copy() if series.null_count() else np.zeros(len(series), np.bool_)
+    first = 0
+    with text_chunks(series) as chunks:
+        for chunk in chunks:
+            read(first, chunk, values, done)
+            first += chunk.count
     found = pl.Series(series.name, values)
     missing = pl.Series(~done) | series.is_null() if series.null_count() else pl.Series(~done)
-    return found.set(missing, None) if missing.any() else found
+    return (found.set(missing, None) if missing.any() else found), done
 
 
 def _units_one_by_one(name: str, text: pl.Series, value: pl.Series, rest: pl.Series, scale: int, limit: int) -> Parsed:
@@ -224,13 +235,11 @@ def parse_booleans(series: pl.Series) -> Parsed:
     if series.dtype != pl.String and not series.dtype.is_integer():
         return _refused(series, pl.Boolean())
     text = series.cast(pl.String)
-    values, done = np.zeros(len(text), np.bool_), _nulls(text)
-    first = 0
-    with text_chunks(text) as chunks:
-        for chunk in chunks:
-            read_booleans(first, chunk.count, np.uint64(chunk.views), values, done)
-            first += chunk.count
-    found = _with_nulls(text, values, done)
+    found, done = _read_texts(
+        text,
+        np.zeros(len(text), np.bool_),
+        lambda first, chunk, values, done: read_booleans(first, chunk.count, np.uint64(chunk.views), values, done),
+    )
     if done.all():
         return Parsed(found, {})
     rest = np.flatnonzero(~done)
@@ -271,13 +280,13 @@ def _bounded_times(series: pl.Series, values: pl.Series) -> Parsed:
 
 
 def _iso(series: pl.Series) -> Parsed:
-    numbers, done = np.zeros(len(series), np.int64), _nulls(series)
-    first = 0
-    with text_chunks(series) as chunks:
-        for chunk in chunks:
-            read_times(first, chunk.count, np.uint64(chunk.views), chunk.buffers, numbers, done)
-            first += chunk.count
-    values = _with_nulls(series, numbers, done)
+    values, done = _read_texts(
+        series,
+        np.zeros(len(series), np.int64),
+        lambda first, chunk, values, done: read_times(
+            first, chunk.count, np.uint64(chunk.views), chunk.buffers, values, done
+        ),
+    )
     if done.all():
         return Parsed(values, {})
     rest = np.flatnonzero(~done).tolist()
@@ -308,13 +317,7 @@ def _microseconds(series: pl.Series) -> pl.Series | None:
     start = series.head(16).drop_nulls()
     if start.is_empty() or not start[0].isdigit():
         return None
-    values, done = np.zeros(len(series), np.int64), _nulls(series)
-    first = 0
-    with text_chunks(series) as chunks:
-        for chunk in chunks:
-            read_units(first, chunk.count, np.uint64(chunk.views), chunk.buffers, 0, 2**63 - 1, values, done)
-            first += chunk.count
-    found = _with_nulls(series, values, done)
+    found, done = _plain_units(series, 0, 2**63 - 1)
     small = ((found < _TWELVE_DIGITS) & (found > -_TWELVE_DIGITS)).any()
     return None if small or not done.all() or series.str.contains(".", literal=True).any() else found
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import polars as pl
 
-from flyball.define.spec import ColumnSpec, SourceSpec, ViewSpec
+from flyball.define.spec import SourceSpec
 from flyball.ingest.backlog import Backlog, BacklogLimits
 from flyball.ingest.committing import Horizon, LakeCommitter
 from flyball.ingest.derive import Derivations, Moment
 from flyball.ingest.erasing import Eraser
-from flyball.ingest.frames import fitted, lake_type, meanings
+from flyball.ingest.frames import fitted
 from flyball.ingest.intake import Intake
 from flyball.ingest.load import Progress
+from flyball.ingest.plan import FEEDBACK, Plan, read_plan
 from flyball.ingest.ports import (
     Applier,
     Conditions,
@@ -38,22 +39,7 @@ from flyball.ingest.receipts import fingerprint as print_of
 from flyball.ingest.retention import Retention
 from flyball.ingest.rules import contract_state, no_conditions
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import (
-    ConflictError,
-    FlyballError,
-    InternalError,
-    InvalidError,
-    NotFoundError,
-    UnavailableError,
-)
-
-FEEDBACK = SourceSpec(
-    name="flyball_feedback",
-    columns=(ColumnSpec(name="prediction_id", type="string", max_length=200), ColumnSpec(name="label", type="float")),
-    event_time="at",
-    key=("prediction_id",),
-    description="Late labels of predictions; the first label of a prediction counts.",
-)
+from flyball.kernel.errors import FlyballError, InternalError, NotFoundError, UnavailableError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,13 +100,10 @@ class Ingest:
         for name, total in log.totals().items():
             self._begin(name, total)
         self._lock = threading.RLock()
-        self._sources: dict[str, SourceSpec] = {FEEDBACK.name: FEEDBACK}
-        self._left: dict[str, SourceSpec] = {}  # sources that left the plan: what the log has of them is still applied
-        self._views: tuple[tuple[ViewSpec, ...], tuple[tuple[ViewSpec, SourceSpec], ...]] | None = None  # no plan yet
-        self._plan: dict[str, Any] = {"epoch": 0, "digest": ""}
+        self._plan = Plan()
         self._floor: dict[str, int] = {}  # the LSN up to which the online state was fed from the lake
         self._applied_until: dict[str, int] = {}  # known_at of the newest event applied by this process
-        self._intake.use(self._sources)
+        self._intake.use(self._plan.sources)
 
     # --- the plan
 
@@ -129,52 +112,26 @@ class Ingest:
 
         Raises `InvalidError` (`bad_plan`), `ConflictError` (`column_type_changed`).
         """
-        sources = {spec.name: spec for spec in _declared(plan.get("sources", ()), SourceSpec)}
-        views = _declared(plan.get("views", ()), ViewSpec)
-        earlier = _earlier(plan.get("earlier", ()))
-        self._check_plan(sources, views)
-        sources[FEEDBACK.name] = FEEDBACK
+        taken = read_plan(plan, self._log.totals())
         with self._lock:
-            derivations = self._derivations.prepare(sources)
-            old = self._sources, self._left
-            self._sources, self._left = sources, self._leaving(sources)
-            try:
-                self._applier.load_plan((*sources.values(), *self._left.values()), tuple(views), earlier)
-            except BaseException:
-                self._sources, self._left = old
-                raise
-            self._views = tuple(views), earlier
+            derivations = self._derivations.prepare(taken.sources)
+            self._hand(taken.after(self._plan, self._log.totals()))
             self._derivations.use(derivations)
-            self._intake.use(sources)
-            self._retention.note(sources.values())
-            self._plan = {"epoch": plan.get("epoch", 0), "digest": plan.get("digest", "")}
+            self._intake.use(taken.sources)
+            self._retention.note(taken.sources.values())
 
-    def _leaving(self, sources: dict[str, SourceSpec]) -> dict[str, SourceSpec]:
-        """The sources that are not in a plan, and either take events until it is loaded or have some in the log."""
-        remembered = {name: _remembered(name, t) for name, t in self._log.totals().items() if t.pending_batches}
-        return {name: spec for name, spec in (remembered | self._sources).items() if name not in sources}
-
-    def _check_plan(self, sources: dict[str, SourceSpec], views: Sequence[ViewSpec]) -> None:
-        if FEEDBACK.name in sources:
-            raise InvalidError(f"a source cannot be named {FEEDBACK.name}: it is built in", code="bad_plan")
-        for view in views:
-            if view.source not in sources and view.source != FEEDBACK.name:
-                raise InvalidError(f"view {view.name} is over {view.source}, which is not in the plan", code="bad_plan")
-        totals = self._log.totals()
-        for spec in sources.values():
-            had = totals.get(spec.name, LogTotals()).columns
-            for name, (kind, scale) in meanings(spec).items():
-                if name in had and lake_type(*had[name]) != lake_type(kind, scale):
-                    raise ConflictError(
-                        f"column {name} of source {spec.name} has data as {had[name][0]} (scale {had[name][1]}) and is "
-                        f"declared as {kind} (scale {scale})",
-                        code="column_type_changed",
-                        hint=f"give the new column another name, or declare {name} as it was",
-                    )
+    def _hand(self, plan: Plan) -> None:
+        """Make a plan the one in force, if the applier takes it; meanwhile it may ask for events of its sources."""
+        before, self._plan = self._plan, plan
+        try:
+            plan.hand_to(self._applier)
+        except BaseException:
+            self._plan = before
+            raise
 
     def sources(self) -> list[SourceSpec]:
         """The sources that events are taken for, the built-in one last."""
-        return sorted(self._sources.values(), key=lambda spec: (spec.name == FEEDBACK.name, spec.name))
+        return sorted(self._plan.sources.values(), key=lambda spec: (spec.name == FEEDBACK.name, spec.name))
 
     # --- taking events
 
@@ -241,7 +198,7 @@ class Ingest:
 
     def _apply_all(self, moment: Moment) -> int:
         derived = self._derivations.names
-        count = sum(self._apply(source) for source in self._pending() if source not in derived)
+        count = sum(self._apply(source) for source in self._plan.names if source not in derived)
         for source in derived:
             count += self._derivations.step(source, moment)
             count += self._apply(source)
@@ -253,7 +210,7 @@ class Ingest:
         with self._lock:
             moment = self._intake.moment(self._derivations.parents)
             self._apply_all(moment)
-            names = self._pending() if sources is None else [self._intake.source(name).name for name in sources]
+            names = self._plan.names if sources is None else [self._intake.source(name).name for name in sources]
             if sources is not None:
                 self._require_derived(names, moment)
             return self._commit(names)
@@ -310,10 +267,6 @@ class Ingest:
                     code="not_derived_yet",
                     hint="flyball status shows how far it is, and whether something is wrong",
                 )
-
-    def _pending(self) -> list[str]:
-        """The sources of the plan, and those that left it with events still in the log."""
-        return [*self._sources, *self._left]
 
     def _apply(self, source: str) -> int:
         count = self._feed_from_lake(source)
@@ -399,7 +352,7 @@ class Ingest:
         return max(self._applier.applied_lsn(source), self._floor.get(source, 0))
 
     def _known(self, source: str) -> SourceSpec:
-        return self._sources.get(source) or self._left.get(source) or self._intake.source(source)
+        return self._plan.source(source) or self._intake.source(source)
 
     # --- quarantine
 
@@ -447,38 +400,20 @@ class Ingest:
             spec = self._erasable(source, column)
             if spec is None:
                 return
-            self._recall(spec.name)
+            if self._plan.source(spec.name) is None:
+                self._hand(self._plan.recalling(spec.name, self._log.totals()))
             self._apply_all(self._intake.moment(self._derivations.parents))
             self._commit([spec.name])
             try:
                 eraser.erase(spec, column, digests, entity)
             finally:
-                self._derivations.renew(spec.name, self._sources)
+                self._derivations.renew(spec.name, self._plan.sources)
 
     def _erasable(self, source: str, column: str) -> SourceSpec | None:
-        """A source with a column, though either may have left the plan: their rows stay. None: it never had any."""
-        totals = self._log.totals()
-        try:
-            spec = self._known(source)
-        except NotFoundError:
-            if source not in totals:
-                return None
-            spec = _remembered(source, totals[source])
-        if column in {one.name for one in spec.columns}:
-            return spec
-        kind, scale = totals.get(spec.name, LogTotals()).columns.get(column, ("string", 0))
-        former = ColumnSpec(name=column, type=kind, scale=scale, nullable=True)
-        return msgspec.structs.replace(spec, columns=(*spec.columns, former))
-
-    def _recall(self, source: str) -> None:
-        """Let the online state know a source that left the plan, until the next one: it may hold events of it back."""
-        if source in self._sources or source in self._left:
-            return
-        if self._views is None:  # a plan without the views would drop what is kept of them
-            raise UnavailableError("ingest has not taken a plan yet; nothing was erased", code="plan_not_taken")
-        left = {**self._left, source: _remembered(source, self._log.totals()[source])}
-        self._applier.load_plan((*self._sources.values(), *left.values()), *self._views)
-        self._left = left
+        """A source with a column, though either may have left the plan. None: it never had any."""
+        with suppress(NotFoundError):  # out of the plan: the log may remember it
+            source = self._known(source).name
+        return self._plan.with_column(source, column, self._log.totals())
 
     def _erasing(self) -> Eraser:
         if self._eraser is None:
@@ -494,7 +429,9 @@ class Ingest:
         which are due to be deleted are kept for.
         """
         totals = self._log.totals()
-        return self._plan | {
+        return {
+            "epoch": self._plan.epoch,
+            "digest": self._plan.digest,
             "backlog": self._backlog.status(),
             "sources": [self._source_status(spec, totals.get(spec.name, LogTotals())) for spec in self.sources()],
         }
@@ -544,28 +481,6 @@ class _Reading:
 
     def store(self, batch: NewBatch) -> None:
         self._ingest._intake.append_derived(batch)
-
-
-def _declared(items: Sequence[Any], kind: type[Any]) -> list[Any]:
-    try:
-        return [item if isinstance(item, kind) else msgspec.convert(item, kind) for item in items]
-    except (msgspec.ValidationError, TypeError) as error:
-        raise InvalidError(f"the ingest plan cannot be read: {error}", code="bad_plan") from None
-
-
-def _earlier(items: Sequence[Any]) -> tuple[tuple[ViewSpec, SourceSpec], ...]:
-    """Views as served versions read them, each with its source as it was declared then."""
-    views = _declared([item["view"] for item in items], ViewSpec)
-    return tuple(zip(views, _declared([item["source"] for item in items], SourceSpec), strict=True))
-
-
-def _remembered(name: str, total: LogTotals) -> SourceSpec:
-    """What the log knows of a source that no plan declares any more: enough to bring its events to the lake."""
-    columns = tuple(
-        ColumnSpec(name=column, type=kind, scale=scale, nullable=True)
-        for column, (kind, scale) in total.columns.items()
-    )
-    return SourceSpec(name=name, columns=columns, event_time="_event_time")
 
 
 def _only(answers: Sequence[Receipt | FlyballError]) -> Receipt:

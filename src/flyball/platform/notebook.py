@@ -126,8 +126,7 @@ class Notebook:
         lake = DeltaLake(self._layout.lake)
         served = None
         if asof == "served":
-            digests = {str(v["version"]): str(v["digest"]) for v in self.client.versions(spec.name)}
-            served = LakeServed(lake, self._layout.artifacts / "versions", digests)
+            served = LakeServed(lake, self._layout.artifacts / "versions", self.client.version_digests(spec.name))
         built = training_set.build(
             spec,
             self.project,

@@ -98,26 +98,9 @@ class SqlAudit:
 
     def forget(self, hit: Callable[[dict[str, Any]], bool]) -> None:
         queued = self._connection.execute(select(QUEUE.c.id, QUEUE.c.version, QUEUE.c.record)).all()
-        self.dequeue(
-            [
-                id
-                for id, version, record in queued
-                if hit({"id": id, "version": version, "key": record.get("key"), "inputs": record.get("inputs")})
-            ]
-        )
+        self.dequeue([id for id, version, record in queued if hit({**record, "id": id, "version": version})])
         for service, examples in self._connection.execute(select(STATES.c.service, STATES.c.examples)).all():
-            left = [
-                example
-                for example in examples
-                if not hit(
-                    {
-                        "id": example["prediction"],
-                        "version": example["version"],
-                        "key": example["entity"],
-                        "inputs": None,
-                    }
-                )
-            ]
+            left = [one for one in examples if not hit(_example(one))]
             self._connection.execute(update(STATES).where(STATES.c.service == service).values(examples=left))
 
     def add_period(self, period: AuditPeriod) -> None:
@@ -146,6 +129,11 @@ class SqlAudit:
     def put_state(self, state: AuditState) -> None:
         values = {c.name: getattr(state, c.name) for c in STATES.c if c.name != "service"}
         upsert(self._connection, STATES, {"service": state.service}, values | {"examples": list(state.examples)})
+
+
+def _example(example: dict[str, Any]) -> dict[str, Any]:
+    """What an example says of its prediction."""
+    return {"id": example["prediction"], "version": example["version"], "key": example["entity"]}
 
 
 def _sum(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
