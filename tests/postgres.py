@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ from typing import Any
 
 import psycopg
 import pytest
+
+from flyball.platform.ports import free_ports
 
 PASSWORD = "s3cret:with@signs/and%25"
 ENCODED = "s3cret%3Awith%40signs%2Fand%2525"
@@ -97,9 +98,7 @@ def postgres() -> Iterator[Postgres]:
         pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
     user = "postgres" if os.getuid() == 0 else None
     folder = Path(tempfile.mkdtemp(prefix="flyball-postgres-"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    server = Postgres(port=port, folder=folder, binaries=binaries, user=user)
+    server = Postgres(port=free_ports("127.0.0.1")["control"], folder=folder, binaries=binaries, user=user)
     try:
         (folder / "password").write_text(PASSWORD)
         if user is not None:

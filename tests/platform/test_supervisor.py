@@ -17,9 +17,9 @@ from flyball.kernel.layout import Layout
 from flyball.kernel.memory import KEEPING
 from flyball.kernel.settings import Settings
 from flyball.kernel.times import parse_time
-from flyball.platform.ports import check_free, choose_ports
+from flyball.platform.ports import PROCESSES, check_free, choose_ports, client_ports, free_ports
 from flyball.platform.state import open_clock
-from flyball.platform.supervisor import Child, Supervisor, answers, last_words, pause, stop_orphans
+from flyball.platform.supervisor import Child, Supervisor, answers, command_line, last_words, pause, stop_orphans
 
 SERVER = """
 import http.server, signal, sys
@@ -99,6 +99,7 @@ def test_what_a_killed_supervisor_left_running_is_stopped_by_the_next_start(tmp_
     try:
         left = {"ingest": mine.pid, "control": foreign.pid, "inference": None}
         processes = [{"name": name, "pid": pid} for name, pid in left.items()]
+        wait(lambda: bool(command_line(mine.pid)))  # the kernel tells it only some time after the program began
         write_document(layout.endpoints, "flyball.endpoints", {"processes": processes})
         waiter = threading.Thread(target=mine.wait)  # as init does for an orphan
         waiter.start()
@@ -142,6 +143,48 @@ def test_a_taken_port_is_named_with_its_holder_and_the_option() -> None:
         assert "--port" in caught.value.hint
         with pytest.raises(ConflictError):
             choose_ports(Settings(port=port))
+
+
+def test_free_ports_are_in_a_row_and_no_client_is_given_them() -> None:
+    ports = list(free_ports("127.0.0.1").values())
+    assert ports == [ports[0] + offset for offset in range(len(PROCESSES))]
+    assert ports[-1] < client_ports()[0]
+
+
+def test_a_taken_port_is_passed_over_and_none_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def is_free(host: str, port: int) -> bool:
+        asked.append(port)
+        return len(asked) > 2
+
+    monkeypatch.setattr("flyball.platform.ports.is_free", is_free)
+    first, _, third = free_ports("127.0.0.1").values()
+    assert third == first + 2
+    assert asked[2:] == [first, first + 1, third]
+    monkeypatch.setattr("flyball.platform.ports.is_free", lambda host, port: False)
+    with pytest.raises(ConflictError, match="no 3 free ports") as caught:
+        free_ports("127.0.0.1")
+    assert "--port" in caught.value.hint
+
+
+def test_without_room_below_the_clients_ports_any_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyball.platform.ports.client_ports", lambda: (1_024, 65_535))
+    assert free_ports("127.0.0.1")["control"] >= 10_000
+
+
+def test_whoever_answers_without_http_does_not_count_as_ready() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def echo() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(connection.recv(4096))
+
+        echoing = threading.Thread(target=echo)
+        echoing.start()
+        assert not answers(f"http://127.0.0.1:{server.getsockname()[1]}/healthz")
+        echoing.join(20)
 
 
 def test_any_address_but_loopback_is_refused(tmp_path: Path) -> None:

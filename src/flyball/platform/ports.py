@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from flyball.kernel.settings import Settings
 
 PROCESSES = ("control", "ingest", "inference")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+FIRST, LAST = 10_000, 65_535  # where free ports are looked for
+TRIES = 200
 
 
 def check_host(host: str) -> None:
@@ -34,13 +37,41 @@ def choose_ports(settings: Settings) -> dict[str, int]:
 
 
 def free_ports(host: str) -> dict[str, int]:
-    """Three free ports; all are held until the last is found, so that they differ."""
-    held = [socket.create_server((host, 0)) for _ in PROCESSES]
+    """Three free ports in a row, below those that the kernel gives to clients where there is room.
+
+    A port of the clients' range may be taken between two starts of its process, and a client that looks whether
+    anybody listens on it yet can be given that very port and then speaks to itself.
+    """
+    first, last = FIRST, min(client_ports()[0], LAST) - len(PROCESSES)
+    if last <= first:
+        first, last = FIRST, LAST - len(PROCESSES)
+    for base in random.SystemRandom().sample(range(first, last + 1), TRIES):
+        ports = {name: base + offset for offset, name in enumerate(PROCESSES)}
+        if all(is_free(host, port) for port in ports.values()):
+            return ports
+    raise ConflictError(
+        f"no {len(PROCESSES)} free ports in a row were found on {host} in {TRIES} tries",
+        code="port_in_use",
+        hint="choose the first of three with --port",
+        details={"host": host, "first": first, "last": last},
+    )
+
+
+def client_ports() -> tuple[int, int]:
+    """The first and the last port that the kernel gives to a client's end of a connection."""
     try:
-        return {name: int(sock.getsockname()[1]) for name, sock in zip(PROCESSES, held, strict=True)}
-    finally:
-        for sock in held:
-            sock.close()
+        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    except (OSError, ValueError):
+        return 32_768, 60_999  # Linux's own
+    return int(first), int(last)
+
+
+def is_free(host: str, port: int) -> bool:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def check_free(host: str, port: int, what: str) -> None:
