@@ -157,7 +157,7 @@ class OnlineWriter:
             held = min(held, self._update(transaction, spec, events.filter(pl.Series(~later)), now))
             lsn = int(words(fresh, "_lsn")[-1])
             state = state._replace(lsn=lsn, known_through=max(state.known_through, now))
-            self._save(transaction, source, self._evict(transaction, spec, state, now))
+            self._save(transaction, source, self._evict(transaction, spec, state, now, fresh.height))
         self._next_held[source] = held
         return fresh.height
 
@@ -177,10 +177,12 @@ class OnlineWriter:
         known = np.maximum(known, words(fresh, "_event_time") - spec.skew)
         return fresh.filter(pl.Series(first)), known[first]
 
-    def _evict(self, transaction: WriteTransaction, spec: SourceSpec, state: SourceState, now: int) -> SourceState:
+    def _evict(
+        self, transaction: WriteTransaction, spec: SourceSpec, state: SourceState, now: int, events: int
+    ) -> SourceState:
         """Drop a few of the entities that nobody can need; the state of the source, which then says so."""
         mine = [view for view in self._views.values() if view.source.name == spec.name]
-        if self._eviction.sweep(transaction, spec, mine, now):
+        if self._eviction.sweep(transaction, spec, mine, now, events=events):
             return state._replace(evicted=max(state.evicted, now - spec.lateness))
         return state
 
