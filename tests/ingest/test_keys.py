@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,6 +114,17 @@ def test_keys_are_words_and_back() -> None:
     assert key_words(as_series(words)).tolist() == words.tolist()
     assert as_series(words).to_list() == [struct.pack("<QQ", *row) for row in words.tolist()]
     assert len(as_series(words[:0])) == 0
+
+
+@pytest.mark.parametrize("distinct", [60_000, 20_000, 50, 1])
+def test_the_first_of_each_key_is_found_in_a_large_batch(distinct: int) -> None:
+    random = np.random.default_rng(distinct)
+    pool = random.integers(0, 2**63, (distinct, 2), dtype=np.uint64)
+    keys = pool[random.integers(0, distinct, 40_000)]
+    first = np.zeros(len(keys), np.bool_)
+    first[np.unique(keys, axis=0, return_index=True)[1]] = True
+    assert first_of(keys).tolist() == first.tolist()
+    assert first_of(pool).all()
 
 
 @settings(max_examples=60, deadline=None)

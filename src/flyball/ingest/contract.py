@@ -23,11 +23,11 @@ from flyball.ingest.deletions import deletions, keys_alone
 from flyball.ingest.keys import as_series, event_words
 from flyball.ingest.parsing import PHYSICAL, mask, parse, times
 from flyball.ingest.ports import Conditions, RefusedBatch
-from flyball.ingest.rejection import DELETED, Rejected, Rule, explain, explain_rule, rule_value, shown_value
+from flyball.ingest.rejection import DELETED, Rejected, Rule, explain, explain_rule, is_hidden, rule_value, shown
 from flyball.ingest.rows import Rows
 from flyball.ingest.rules import Came, judge_pushes, judge_rules, no_conditions
 from flyball.ingest.seen import first_of
-from flyball.ingest.verdict import Verdict
+from flyball.ingest.verdict import Places, Verdict
 from flyball.kernel.times import DAY
 
 HORIZON_BEYOND_LATENESS = 7 * DAY  # how much longer than a source's lateness the keys of its events are kept
@@ -281,16 +281,15 @@ def _time(
     return values
 
 
-def _rejections(
-    rows: Rows, spec: SourceSpec, verdict: Verdict, bad: np.ndarray[tuple[int], np.dtype[np.intp]], now: int
-) -> tuple[Rejected, ...]:
+def _rejections(rows: Rows, spec: SourceSpec, verdict: Verdict, bad: Places, now: int) -> tuple[Rejected, ...]:
     declared = {rule.name: rule for rule in spec.rules}
     places: list[int] = bad.tolist()
     shape = {fault.row: fault for fault in reversed(rows.faults)}
     rejected = []
     told: dict[tuple[Rule | str, str, str | None], str] = {}  # most bad rows of a batch are alike
-    for place, row in zip(places, rows.originals(places) if places else [], strict=True):
-        rule, column = verdict.of(place)
+    hidden: dict[str, bool] = {}
+    originals = rows.originals(places) if places else []
+    for place, row, (rule, column) in zip(places, originals, verdict.of(bad), strict=True):
         fault = shape.get(place)
         own = None if isinstance(rule, Rule) else declared[rule]
         if own is not None:
@@ -298,7 +297,9 @@ def _rejections(
         elif fault is not None and not column:
             value = None if fault.value is None else str(fault.value)
         else:
-            value = shown_value(spec, column, row.get(column))
+            if column not in hidden:
+                hidden[column] = is_hidden(spec, column)
+            value = shown(row.get(column), hidden=hidden[column])
         reason = (rule, column, value)
         if reason not in told:
             told[reason] = (

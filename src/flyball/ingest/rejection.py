@@ -84,13 +84,21 @@ def suggestion(name: str, known: list[str]) -> str:
 
 def shown_value(spec: SourceSpec, column: str, value: Any) -> str | None:
     """A value as a message may repeat it; None for null."""
+    return shown(value, hidden=value is not None and is_hidden(spec, column))
+
+
+def is_hidden(spec: SourceSpec, column: str) -> bool:
+    """Whether no message may repeat what a row has under this name: a name that nobody declared may hide anything."""
+    for declared in spec.columns:
+        if declared.name == column:
+            return declared.pii
+    return column not in (*readable(spec), DELETED) and any(c.pii for c in spec.columns)
+
+
+def shown(value: Any, *, hidden: bool) -> str | None:
+    """`shown_value`, where it is known whether the column's values are hidden."""
     if value is None:
         return None
-    known = {c.name: c for c in spec.columns}
-    if column in known:
-        hidden = known[column].pii
-    else:
-        hidden = column not in (*readable(spec), DELETED) and any(c.pii for c in spec.columns)
     if hidden:
         return HIDDEN
     text = value if isinstance(value, str) else str(value)

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from flyball.ingest.compiled import Flags, Words, contained, insert_all, note_all, noted
+from flyball.ingest.compiled import Flags, Words, contained, insert_all, note_all, note_each, noted
 
-_SMALLEST = 1 << 8  # slots
+_SMALLEST = 1 << 8  # slots, or words
+_FEW = 1 << 12  # keys of a batch that are looked up at once
 
 
 def first_of(keys: Words) -> Flags:
     """Which rows of one batch are the first with their key (n × 2 words)."""
-    first: Flags = np.empty(len(keys), np.bool_)
-    insert_all(_table(len(keys)), keys, first)
+    first: Flags = np.ones(len(keys), np.bool_)
+    again: Flags = np.empty(len(keys), np.bool_)
+    if len(keys) < _FEW:
+        insert_all(_table(len(keys)), keys, first)
+    elif note_each(_filter(len(keys)), keys, again):  # nearly all are new, and a filter is small
+        asked, met = _table_of(keys[again]), np.zeros(len(keys), np.bool_)
+        contained(asked, keys, met)
+        few = np.flatnonzero(met)
+        own: Flags = np.empty(len(few), np.bool_)
+        insert_all(_table(len(few)), keys[few], own)
+        first[few] = own
     return first
 
 
@@ -53,16 +63,13 @@ class _Generation:
 
     def _among(self, few: Words) -> Flags:
         """Which of a few keys are there, by one pass over all that are."""
-        asked, there = _table(len(few)), [np.empty((0, 2), np.uint64)]
-        insert_all(asked, few, np.empty(len(few), np.bool_))
+        asked, there = _table_of(few), [np.empty((0, 2), np.uint64)]
         for part in self._parts:
             met: Flags = np.zeros(len(part), np.bool_)
             contained(asked, part, met)
             there.append(part[met])
-        held = np.concatenate(there)
-        known, found = _table(len(held)), np.zeros(len(few), np.bool_)
-        insert_all(known, held, np.empty(len(held), np.bool_))
-        contained(known, few, found)
+        found: Flags = np.zeros(len(few), np.bool_)
+        contained(_table_of(np.concatenate(there)), few, found)
         return found
 
     def add(self, keys: Words) -> None:
@@ -71,7 +78,7 @@ class _Generation:
         if 4 * len(self._filter) >= self.count:  # at most four keys a word
             note_all(self._filter, keys)
             return
-        self._filter = np.zeros(1 << (self.count - 1).bit_length(), np.uint64)
+        self._filter = _filter(4 * self.count)
         for part in self._parts:
             note_all(self._filter, part)
 
@@ -79,3 +86,15 @@ class _Generation:
 def _table(keys: int) -> Words:
     """An empty table for so many keys, at most half full."""
     return np.zeros((max(_SMALLEST, 1 << (2 * keys - 1).bit_length() if keys else 0), 2), np.uint64)
+
+
+def _table_of(keys: Words) -> Words:
+    """A table of these keys."""
+    table = _table(len(keys))
+    insert_all(table, keys, np.empty(len(keys), np.bool_))
+    return table
+
+
+def _filter(keys: int) -> Words:
+    """An empty filter for so many keys, two to four of them a word."""
+    return np.zeros(max(_SMALLEST, 1 << max(0, (keys - 1).bit_length() - 2)), np.uint64)

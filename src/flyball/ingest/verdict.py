@@ -7,6 +7,8 @@ import numpy as np
 from flyball.ingest.parsing import Mask
 from flyball.ingest.rejection import Rule
 
+Places = np.ndarray[tuple[int], np.dtype[np.intp]]
+
 
 class Verdict:
     """The first rule that each row broke (0: none) and the column it broke it in.
@@ -44,9 +46,10 @@ class Verdict:
         good: Mask = self.rule == 0
         return good
 
-    def of(self, place: int) -> tuple[Rule | str, str]:
-        """The rule and the column of a row that is quarantined."""
-        return self._rules[self.rule[place] - 1], self._columns[self.column[place]]
+    def of(self, places: Places) -> list[tuple[Rule | str, str]]:
+        """The rule and the column of each of these rows, which are quarantined."""
+        rules, columns = self.rule[places].tolist(), self.column[places].tolist()
+        return [(self._rules[rule - 1], self._columns[column]) for rule, column in zip(rules, columns, strict=True)]
 
     def warned(self, start: int, end: int) -> dict[str, int]:
         """Rule → good rows among these that broke it."""
