@@ -138,12 +138,10 @@ def test_the_first_of_each_key_is_found_and_a_load_remembers_the_newest(rows: li
     before: list[tuple[int, ...]] = []
     for start in range(0, len(keys), size):
         part = keys[start : start + size]
-        known = set(before)
-        assert whole.holds(part).tolist() == [tuple(row) in known for row in part.tolist()]
         recent = set(before[-size:])
-        for row, found in zip(part.tolist(), bounded.holds(part).tolist(), strict=True):
-            assert found or tuple(row) not in recent
-            assert not found or tuple(row) in known
-        whole.add(part)
-        bounded.add(part)
-        before += [tuple(row) for row in part.tolist()]
+        taken = zip(part.tolist(), whole.take(part).tolist(), bounded.take(part).tolist(), strict=True)
+        for row, known, recalled in taken:
+            assert known == (tuple(row) in before)
+            assert recalled or tuple(row) not in recent
+            assert known or not recalled
+            before.append(tuple(row))

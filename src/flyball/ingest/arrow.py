@@ -17,6 +17,8 @@ import polars as pl
 
 from flyball.kernel.errors import InternalError
 
+INLINE = 12  # bytes of a text that stand in its view
+
 
 class _Schema(ctypes.Structure):
     _fields_ = [

@@ -21,7 +21,7 @@ import polars as pl
 from flyball.define.spec import ColumnSpec, SourceSpec
 from flyball.ingest.deletions import deletions, keys_alone
 from flyball.ingest.keys import as_series, event_words
-from flyball.ingest.parsing import PHYSICAL, mask, parse, times
+from flyball.ingest.parsing import PHYSICAL, mask, outside, parse, times
 from flyball.ingest.ports import Conditions, RefusedBatch
 from flyball.ingest.rejection import DELETED, Rejected, Rule, explain, explain_rule, is_hidden, rule_value, shown
 from flyball.ingest.rows import Rows
@@ -101,11 +101,15 @@ def check(
     kept = verdict.good
     good = np.flatnonzero(kept)
     words = event_words(whole, spec)  # of all rows: one pass less over the good ones
+    if len(good) < len(words):
+        words = words.take(good, axis=0)
     # With corrections, each row of a key is a version of it, and they keep their order.
-    first = np.ones(len(good), np.bool_) if spec.corrections else first_of(words if kept.all() else words[good])
-    kept[good] = first
-    if not kept.all():
-        whole, words = whole.filter(pl.Series(kept)), words[kept]
+    first = np.ones(len(good), np.bool_) if spec.corrections else first_of(words)
+    if not first.all():
+        kept[good[~first]] = False
+        words = words.compress(first, axis=0)
+    if len(words) < rows.height:
+        whole = whole.filter(pl.Series(kept))
     frame = whole.hstack([as_series(words)])
     bad = np.flatnonzero(~verdict.good)
     rejected = _rejections(rows, spec, verdict, bad, now)
@@ -187,7 +191,7 @@ def _value_rules(column: ColumnSpec) -> list[tuple[Rule, Callable[[pl.Series], p
     """The rules over values that a column declares; each gives true where it is broken."""
     rules: list[tuple[Rule, Callable[[pl.Series], pl.Series]]] = []
     if column.type == "category" and column.categories:
-        rules.append((Rule.UNKNOWN_CATEGORY, lambda s: ~s.is_in(list(column.categories))))
+        rules.append((Rule.UNKNOWN_CATEGORY, lambda s: outside(s, column.categories)))
     if column.max_length is not None:
         longest = column.max_length
         rules.append((Rule.MAX_LENGTH, lambda s: s.str.len_chars() > longest))

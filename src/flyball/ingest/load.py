@@ -19,7 +19,7 @@ from flyball.ingest.seen import Seen
 _Item = TypeVar("_Item")
 
 Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
-SEEN = 1 << 23  # keys of a load that are remembered (up to 0.5 GB); a repetition further apart is found when applied
+SEEN = 1 << 23  # keys of a load that are remembered (up to 0.7 GB); a repetition further apart is found when applied
 
 
 class Load:
@@ -65,9 +65,7 @@ class Load:
         """Without the events that an earlier chunk had: it is committed before this one is."""
         if self._seen is None or checked.frame.is_empty():
             return checked
-        keys = key_words(checked.frame["_key"])
-        again = self._seen.holds(keys)
-        self._seen.add(keys)
+        again = self._seen.take(key_words(checked.frame["_key"]))
         if not again.any():
             return checked
         return replace(

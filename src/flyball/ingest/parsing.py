@@ -6,7 +6,8 @@ taken iff it is the double nearest to a number with that many digits, so that `u
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,8 +17,8 @@ import numpy as np
 import polars as pl
 
 from flyball.define.spec import ColumnSpec
-from flyball.ingest.arrow import TextChunk, text_chunks
-from flyball.ingest.compiled import read_booleans, read_times, read_units
+from flyball.ingest.arrow import INLINE, TextChunk, text_chunks
+from flyball.ingest.compiled import none_of, read_booleans, read_times, read_units
 from flyball.ingest.rejection import Rule
 from flyball.kernel.times import from_datetime
 
@@ -39,6 +40,7 @@ _MICROSECONDS = r"^\s*[+-]?[0-9]{12,}\s*$"
 _TWELVE_DIGITS = 10**11  # the least number of so many
 _EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # the years 1 to 9999
 _UNIT_SCALE = {"s": 6, "ms": 3, "us": 0}
+_FEW = 32  # categories that are compared one after the other
 _TRUE, _FALSE = ("true", "True", "TRUE", "1"), ("false", "False", "FALSE", "0")
 
 
@@ -95,6 +97,22 @@ def _text(series: pl.Series) -> Parsed:
     return _refused(series, pl.String())
 
 
+def outside(series: pl.Series, categories: Sequence[str]) -> pl.Series:
+    """Which texts are none of the categories; of a null text nothing is said."""
+    texts = [category.encode() for category in categories]
+    if len(texts) > _FEW or any(len(text) > INLINE for text in texts):
+        return ~series.is_in(list(categories))
+    views = b"".join(struct.pack(f"<I{INLINE}s", len(text), text) for text in texts)
+    allowed, out = np.frombuffer(views, np.uint64).reshape(-1, 2), np.empty(len(series), np.bool_)
+    first = 0
+    with text_chunks(series) as chunks:
+        for chunk in chunks:
+            none_of(first, chunk.count, np.uint64(chunk.views), allowed, out)
+            first += chunk.count
+    found = pl.Series(series.name, out)
+    return found & series.is_not_null() if series.null_count() else found
+
+
 def units(series: pl.Series, scale: int, *, limit: int) -> Parsed:
     """Numbers in units of 10**-scale as `Int64`; text, integers, floats and decimals are read, nothing is rounded."""
     dtype = series.dtype
@@ -147,12 +165,12 @@ def _units_of_text(series: pl.Series, scale: int, limit: int) -> Parsed:
     return _units_one_by_one(series.name, series.set(~rest, None).str.strip_chars(), found, rest, scale, limit)
 
 
-def _plain_units(series: pl.Series, scale: int, limit: int) -> tuple[pl.Series, Mask]:
+def _plain_units(series: pl.Series, scale: int, limit: int, *, points: bool = True) -> tuple[pl.Series, Mask]:
     return _read_texts(
         series,
         np.zeros(len(series), np.int64),
         lambda first, chunk, values, done: read_units(
-            first, chunk.count, np.uint64(chunk.views), chunk.buffers, scale, limit, values, done
+            first, chunk.count, np.uint64(chunk.views), chunk.buffers, scale, limit, points, values, done
         ),
     )
 
@@ -317,9 +335,9 @@ def _microseconds(series: pl.Series) -> pl.Series | None:
     start = series.head(16).drop_nulls()
     if start.is_empty() or not start[0].isdigit():
         return None
-    found, done = _plain_units(series, 0, 2**63 - 1)
+    found, done = _plain_units(series, 0, 2**63 - 1, points=False)
     small = ((found < _TWELVE_DIGITS) & (found > -_TWELVE_DIGITS)).any()
-    return None if small or not done.all() or series.str.contains(".", literal=True).any() else found
+    return None if small or not done.all() else found
 
 
 def _iso_time(text: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flyball.ingest.compiled import Flags, Words, contained, insert_all, note_all, note_each, noted
+from flyball.ingest.compiled import Flags, Words, contained, held_already, insert_all, note_each, take_new
 
 _SMALLEST = 1 << 8  # slots, or words
 _FEW = 1 << 12  # keys of a batch that are looked up at once
@@ -27,60 +27,43 @@ def first_of(keys: Words) -> Flags:
 
 
 class Seen:
-    """Keys that were given out before, the newest `limit` of them at least (about 18 to 40 bytes each)."""
+    """Keys that came before, the newest `limit` of them at least (at most 2^23): 27 to 43 bytes each, at most twice."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._newer, self._older = _Generation(), _Generation()
+        self._newer, self._older = _Generation(limit), _Generation(0)
 
-    def holds(self, keys: Words) -> Flags:
-        """Which of these keys are known."""
-        return self._newer.holds(keys) | self._older.holds(keys)
-
-    def add(self, keys: Words) -> None:
-        """Remember keys; where there are more than the limit, forget the oldest."""
+    def take(self, keys: Words) -> Flags:
+        """Which of these keys came before, each other among them; remember them all, and forget the oldest."""
         if self._newer.count + len(keys) > self._limit:
-            self._older, self._newer = self._newer, _Generation()
-        self._newer.add(keys)
+            self._older, self._newer = self._newer, _Generation(max(self._limit, len(keys)))
+        found = self._newer.take(keys)
+        self._older.holds(keys, found)
+        return found
 
 
 class _Generation:
-    """Keys as they came, and a filter that says of nearly every other key, with one look, that it is not there."""
+    """A set of keys, in the order in which they came."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
         self.count = 0
-        self._parts: list[Words] = []
-        self._filter: Words = np.zeros(_SMALLEST, np.uint64)
+        self._keys: Words = np.empty((limit, 2), np.uint64)  # pages of it are there when they are written
+        self._slots: Words = np.zeros(_SMALLEST, np.uint64)
 
-    def holds(self, keys: Words) -> Flags:
-        found: Flags = np.zeros(len(keys), np.bool_)
+    def take(self, keys: Words) -> Flags:
+        """Which of the keys are known; remember the others."""
+        if 4 * (self.count + len(keys)) > 3 * len(self._slots):
+            self._slots = np.zeros(1 << (2 * (self.count + len(keys)) - 1).bit_length(), np.uint64)
+            there = self._keys[: self.count]
+            take_new(self._slots, self._keys, 0, there, np.empty(self.count, np.bool_))
+        found: Flags = np.empty(len(keys), np.bool_)
+        self.count = take_new(self._slots, self._keys, self.count, keys, found)
+        return found
+
+    def holds(self, keys: Words, found: Flags) -> None:
+        """Set `found` where a key is known."""
         if self.count:
-            noted(self._filter, keys, found)
-        if found.any():
-            places = np.flatnonzero(found)
-            found[places] = self._among(keys[places])
-        return found
-
-    def _among(self, few: Words) -> Flags:
-        """Which of a few keys are there, by one pass over all that are."""
-        asked, there = _table_of(few), [np.empty((0, 2), np.uint64)]
-        for part in self._parts:
-            met: Flags = np.zeros(len(part), np.bool_)
-            contained(asked, part, met)
-            there.append(part[met])
-        found: Flags = np.zeros(len(few), np.bool_)
-        contained(_table_of(np.concatenate(there)), few, found)
-        return found
-
-    def add(self, keys: Words) -> None:
-        self._parts.append(keys)
-        self.count += len(keys)
-        if 4 * len(self._filter) >= self.count:  # at most four keys a word
-            note_all(self._filter, keys)
-            return
-        self._filter = _filter(4 * self.count)
-        for part in self._parts:
-            note_all(self._filter, part)
+            held_already(self._slots, self._keys, keys, found)
 
 
 def _table(keys: int) -> Words:
