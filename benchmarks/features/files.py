@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.features.view import SOURCE
 from benchmarks.report import Measured
 from flyball.ingest.pump import Pump
+from flyball.kernel.memory import settle
 from flyball.kernel.settings import Settings
 from flyball.platform.wiring import open_ingest
 
@@ -20,6 +21,7 @@ def main(path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="bench-files-") as folder:
         ingest = open_ingest(Settings(state=Path(folder)))
         ingest.load_plan({"epoch": 1, "digest": "bench", "sources": [SOURCE.to_data()], "views": []})
+        settle()
         with Measured() as measured:
             pump = Pump(ingest)
             pump.start()

@@ -70,11 +70,11 @@ def test_the_index_is_a_dictionary_of_first_lsns(seed: int, steps: int, domain: 
             assert flags[place] == (number not in first)
             first.setdefault(number, lsn + place)
         with store.read() as look:
-            assert index.is_first(look, batch["_key"].to_list(), batch["_lsn"].to_numpy()).tolist() == flags.tolist()
+            assert index.is_first(look, batch["_lsn"].to_numpy()).tolist() == flags.tolist()
         lsn += len(numbers)
     with store.read() as look:
         asked = np.arange(1, lsn, dtype=np.int64)
-        assert KeyIndex("S").is_first(look, [], asked).sum() == len(first)
+        assert KeyIndex("S").is_first(look, asked).sum() == len(first)
         assert len(index._runs(look)) < 3 * 4 + steps // 8
 
 

@@ -186,7 +186,7 @@ def test_a_key_counts_once_and_the_index_says_which_event_it_was() -> None:
     frame = with_keys([event(n, HOUR - n) for n in (1, 2, 3, 4)], [7, 8, 7, 8])
     writer.apply(SOURCE.name, frame.head(2))
     writer.apply(SOURCE.name, frame)
-    first = writer.seen_first(SOURCE.name, frame["_key"], frame["_lsn"])
+    first = writer.seen_first(SOURCE.name, frame["_lsn"])
     assert first.to_list() == [True, True, False, False]
     assert read(store, HOUR)[0] == 2.0
 
@@ -197,7 +197,7 @@ def test_keys_are_forgotten_after_lateness_and_a_week() -> None:
     for day in range(1, 12):
         clock.advance_to(day * DAY)
         writer.apply(SOURCE.name, with_keys([event(2 * day, day * DAY), event(2 * day + 1, day * DAY)], [100 + day, 7]))
-        again = writer.seen_first(SOURCE.name, pl.Series([b""]), pl.Series([2 * day + 1])).to_list()
+        again = writer.seen_first(SOURCE.name, pl.Series([2 * day + 1])).to_list()
         assert again == [day == 9], "forgotten after 8 days, and then remembered anew"
 
 

@@ -60,7 +60,7 @@ def test_served_values_equal_brute_force_with_corrections_and_deletions(data: st
         past.frame = pl.concat([past.frame, batch])
         writer.apply(PATIENT.name, batch)
         assert writer.apply(PATIENT.name, batch) == 0
-        assert writer.seen_first(PATIENT.name, batch["_key"], batch["_lsn"]).all()
+        assert writer.seen_first(PATIENT.name, batch["_lsn"]).all()
         done = min(done + size, len(history))
         writer.release(now)
         if data.draw(st.booleans()):

@@ -105,9 +105,8 @@ class MemoryApplier:
         self.released = now
         return 0
 
-    def seen_first(self, source: str, keys: pl.Series, lsns: pl.Series) -> pl.Series:
-        first = self.first.get(source, {})
-        return pl.Series([first.get(k) == n for k, n in zip(keys, lsns, strict=True)], dtype=pl.Boolean)
+    def seen_first(self, source: str, lsns: pl.Series) -> pl.Series:
+        return lsns.is_in(list(self.first.get(source, {}).values()))
 
     def applied_lsn(self, source: str) -> int:
         return self.applied.get(source, 0)

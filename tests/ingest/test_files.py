@@ -214,11 +214,11 @@ def test_history_is_refused_for_a_source_that_does_not_say_when_it_was_known(ing
 
 def test_an_unknown_file_or_format_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        open_file(tmp_path / "none.csv", TRIPS)
+        open_file(tmp_path / "none.csv")
     path = tmp_path / "trips.xlsx"
     path.write_bytes(b"PK")
     with pytest.raises(InvalidError, match="use csv, parquet or jsonl"):
-        open_file(path, TRIPS)
+        open_file(path)
 
 
 def _taxi() -> Path:

@@ -118,12 +118,20 @@ def a_file_is_taken_as_it_is_once_with_right_statistics(open_lake: Open) -> None
         frame = rows(*range(3, 10))
         frame.write_parquet(path)
         file = LakeFile(path=path, stats=statistics(frame))
-        assert lake.append_file("S", file, app_id="S", version=9)
-        assert not open_lake().append_file("S", file, app_id="S", version=9)
-        assert lake.append_file("New", file, app_id="New", version=9), "the first of a table"
+        assert lake.append_files("S", [file], app_id="S", version=9)
+        assert not open_lake().append_files("S", [file], app_id="S", version=9)
+        assert lake.append_files("New", [file], app_id="New", version=9), "the first of a table"
         odd = LakeFile(path=Path(folder) / "odd.parquet", stats="{}")
         rows(10).with_columns(more=pl.lit(1.5)).write_parquet(odd.path)
-        lake.append_file("S", odd, app_id="S", version=10)
+        lake.append_files("S", [odd], app_id="S", version=10)
+        pair = [LakeFile(path=Path(folder) / f"{n}.parquet", stats=statistics(rows(n))) for n in (20, 21)]
+        for n, one in zip((20, 21), pair, strict=True):
+            rows(n).write_parquet(one.path)
+        before = lake.table_version("Pair")
+        assert lake.append_files("Pair", pair, app_id="S", version=21)
+        assert lake.table_version("Pair") - before <= 2, "one commit, and the first of the table"
+        assert lake.append_files("Pair", [pair[0], odd], app_id="S", version=22), "one of which does not fit"
+    assert lake.read("Pair", ["_lsn"])["_lsn"].to_list() == [10, 20, 20, 21]
     assert lake.read("S")["_lsn"].to_list() == list(range(1, 11)), "the file may go"
     assert lake.read("S", ["more"])["more"].to_list() == [None] * 9 + [1.5]
     assert lake.read("New")["fare"].to_list() == [-100 * n - 25 for n in range(3, 10)]

@@ -27,7 +27,7 @@ COUNTED = 100_000  # entities whose size is added up after a build; where there 
 ENOUGH = 1_000  # rows from which a build says something about the next one
 
 Update = Callable[[WriteTransaction, CompiledView, pl.DataFrame], None]
-Seen = Callable[[str, pl.Series, pl.Series], pl.Series]
+Seen = Callable[[str, pl.Series], pl.Series]
 
 
 class RangeReader(Protocol):
@@ -149,7 +149,7 @@ class Builds:
         through = min(build.lsn + self.chunk, state.lsn)
         frame = self.ranges.span(source, view.columns, after_lsn=build.lsn, through_lsn=through)
         if frame.height:
-            frame = frame.filter(seen_first(source, frame["_key"], frame["_lsn"]))
+            frame = frame.filter(seen_first(source, frame["_lsn"]))
             known = pl.max_horizontal("_known_at", pl.col("_event_time") - view.source.skew)
             frame = frame.filter(known <= state.known_through).sort("_known_at", "_lsn")
         done = through >= state.lsn

@@ -130,9 +130,7 @@ class KeyIndex:
         first: npt.NDArray[np.bool_] = ~known
         return first
 
-    def is_first(
-        self, transaction: ReadTransaction, keys: pl.Series | Sequence[bytes], lsns: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.bool_]:
+    def is_first(self, transaction: ReadTransaction, lsns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of these events counted when they were added; what was never added, or is forgotten, counts."""
         blocks, place = np.unique(lsns >> _BLOCK, return_inverse=True)
         maps = [

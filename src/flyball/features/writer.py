@@ -226,15 +226,15 @@ class OnlineWriter:
         transaction.put(META, view_key(view.definition), encode(_built(view)))
         self._announced[view.definition] = view
 
-    def seen_first(self, source: str, keys: pl.Series, lsns: pl.Series) -> pl.Series:
+    def seen_first(self, source: str, lsns: pl.Series) -> pl.Series:
         """Boolean: is the event with this LSN the first with its key. A key that was forgotten counts as first.
 
         Of a source that takes corrections, all are: each is a version of its own.
         """
         if self._source(source).corrections:
-            return pl.Series([True] * len(keys), dtype=pl.Boolean)
+            return pl.Series([True]).new_from_index(0, len(lsns))
         with self._store.read() as transaction:
-            return pl.Series(self._index[source].is_first(transaction, keys, lsns.to_numpy()))
+            return pl.Series(self._index[source].is_first(transaction, lsns.to_numpy()))
 
     @property
     def views(self) -> tuple[CompiledView, ...]:

@@ -60,6 +60,9 @@ def quarantine_id(source: str, batch: int, place: int) -> str:
     return f"{source}:{batch}.{place}"
 
 
+FILES = 16  # times the rows of a commit: what is read of the log at once, so that many files are one commit
+
+
 class LakeCommitter:
     """Commits what was applied. Repeating any step after a crash changes nothing."""
 
@@ -89,22 +92,33 @@ class LakeCommitter:
     def _commit_events(self, source: str, columns: Mapping[str, tuple[ColumnType, int]]) -> int:
         done = self._lake.version(source, source)
         applied = self._applier.applied_lsn(source)
-        while done < applied and (batches := self._log.read(source, after=done, limit=self._commit_rows)):
-            batches = _alike(batches)
-            last = min(batches[-1].last_lsn, applied)
-            file = batches[0].file
-            if file and done < batches[0].first_lsn and last == batches[0].last_lsn and self._all_first(source, file):
-                self._lake.append_file(source, file, app_id=source, version=last)
+        while done < applied and (batches := self._log.read(source, after=done, limit=FILES * self._commit_rows)):
+            whole = self._whole(source, batches, after=done, through=applied)
+            if whole:
+                last = whole[-1][0].last_lsn
+                self._lake.append_files(source, [file for _, file in whole], app_id=source, version=last)
             else:
+                batches = _alike(batches, rows=self._commit_rows)
+                last = min(batches[-1].last_lsn, applied)
                 rows = self._unique_events(source, batches, after=done, through=last)
                 self._lake.append(source, to_lake(rows, columns), app_id=source, version=last)
             done = last
         return done
 
-    def _all_first(self, source: str, file: LakeFile) -> bool:
-        """Whether each row of a file counts, so that the lake can take it as it is."""
-        rows = pl.read_parquet(file.path, columns=["_key", "_lsn"])
-        return bool(self._applier.seen_first(source, rows["_key"], rows["_lsn"]).all())
+    def _whole(
+        self, source: str, batches: Sequence[LogBatch], *, after: int, through: int
+    ) -> list[tuple[LogBatch, LakeFile]]:
+        """The first batches, as far as they have files of their own that the lake can take as they are: every row of
+        theirs is to be committed now, and counts."""
+        found = []
+        for batch in batches:
+            if batch.file is None or batch.first_lsn <= after or batch.last_lsn > through:
+                break
+            lsns = pl.int_range(batch.first_lsn, batch.last_lsn + 1, dtype=pl.Int64, eager=True)
+            if not self._applier.seen_first(source, lsns).all():
+                break
+            found.append((batch, batch.file))
+        return found
 
     def _unique_events(self, source: str, batches: Sequence[LogBatch], *, after: int, through: int) -> pl.DataFrame:
         """Those events of the batches that are the first of their key; `through` may be at most what was applied.
@@ -117,7 +131,7 @@ class LakeCommitter:
         if DELETED in frame.columns:
             kept = frame[DELETED].is_not_null()
         if not kept.all():
-            kept |= self._applier.seen_first(source, frame["_key"], frame["_lsn"])
+            kept |= self._applier.seen_first(source, frame["_lsn"])
         return frame.filter(kept)
 
     def _commit_quarantine(self, source: str) -> int:
@@ -137,9 +151,11 @@ class LakeCommitter:
             self._lake.append(table, changes_frame(source, changes), app_id=table, version=done)
 
 
-def _alike(batches: list[LogBatch]) -> list[LogBatch]:
-    """The first batch where it has a file of its own; else those up to the next that has."""
-    return list(takewhile(lambda batch: batch.file is None, batches)) or batches[:1]
+def _alike(batches: list[LogBatch], *, rows: int) -> list[LogBatch]:
+    """The first batch where it has a file of its own; else those up to the next that has, of about so many rows."""
+    reach = batches[0].first_lsn + rows
+    small = takewhile(lambda batch: batch.file is None and batch.last_lsn < reach, batches)
+    return list(small) or batches[:1]
 
 
 def quarantine_frame(source: str, batches: Sequence[RejectedBatch]) -> pl.DataFrame:

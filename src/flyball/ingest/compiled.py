@@ -18,6 +18,7 @@ Words = np.ndarray[Any, np.dtype[np.uint64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
 Octets = np.ndarray[Any, np.dtype[np.uint8]]
+_TOGETHER = 64  # keys that are looked up together
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -224,22 +225,28 @@ def take_new(slots: Words, held: Words, count: int, keys: Words, found: Flags) -
     look is nearly always one miss of the cache, and the key itself is compared only where the bits are the same.
     """
     last, places = np.uint64(len(slots) - 1), np.uint64((1 << 24) - 1)
-    for i in range(len(keys)):
-        high, low = keys[i, 0], keys[i, 1]
-        mark, slot = high & ~places, low & last
-        found[i] = False
-        while slots[slot]:
-            place = slots[slot]
-            if place & ~places == mark:
-                at = (place & places) - np.uint64(1)
-                if held[at, 0] == high and held[at, 1] == low:
-                    found[i] = True
-                    break
-            slot = (slot + np.uint64(1)) & last
-        if not found[i]:
-            held[count, 0], held[count, 1] = high, low
-            count += 1
-            slots[slot] = mark | np.uint64(count)
+    looked: Words = np.empty(_TOGETHER, np.uint64)
+    for begin in range(0, len(keys), _TOGETHER):
+        end = min(begin + _TOGETHER, len(keys))
+        for i in range(begin, end):  # looks that do not wait for each other: their misses overlap
+            looked[i - begin] = slots[keys[i, 1] & last]
+        for i in range(begin, end):
+            high, low = keys[i, 0], keys[i, 1]
+            mark, slot = high & ~places, low & last
+            place = looked[i - begin] or slots[slot]  # what was free may have been taken since
+            found[i] = False
+            while place:
+                if place & ~places == mark:
+                    at = (place & places) - np.uint64(1)
+                    if held[at, 0] == high and held[at, 1] == low:
+                        found[i] = True
+                        break
+                slot = (slot + np.uint64(1)) & last
+                place = slots[slot]
+            if not found[i]:
+                held[count, 0], held[count, 1] = high, low
+                count += 1
+                slots[slot] = mark | np.uint64(count)
     return count
 
 

@@ -43,31 +43,32 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventFile:
-    """A file that was looked through once: it can be read, and `digest` (SHA-256, hex) names its content."""
+    """A file of events. What is read of it counts once `look_through` has found it to be of use."""
 
     path: Path
     format: FileFormat
-    digest: str
     size: int
+
+    def look_through(self, spec: SourceSpec) -> str:
+        """Read it whole, refuse it where it is of no use, and give the digest (SHA-256, hex) that names its content."""
+        digest = _digest(self.path, text=self.format != "parquet")
+        if self.format == "csv":
+            require_columns(header(self.path), spec)
+        elif self.format == "parquet":
+            require_columns(list(_scan(self).collect_schema()), spec)
+        elif self.size == 0:
+            raise InvalidError("the file is empty; each line is one JSON object", code="empty_file")
+        return digest
 
     def chunks(self, spec: SourceSpec, *, size: int) -> Iterator[Chunk]:
         """Its rows in order, `size` at a time. Raises `InvalidError` (`bad_file`) where a part cannot be read."""
         return {"csv": _csv_chunks, "jsonl": _jsonl_chunks, "parquet": _parquet_chunks}[self.format](self, spec, size)
 
 
-def open_file(path: Path, spec: SourceSpec, *, format: str = "") -> EventFile:
-    """Look a file through, whole, and refuse it where it is of no use. `format` empty: by the file's name."""
+def open_file(path: Path, *, format: str = "") -> EventFile:
+    """A file that is there, of a format that is read; `format` empty: by the file's name."""
     require_file(path)
-    kind = _format(path, format)
-    digest, size = _look_through(path, text=kind != "parquet")
-    file = EventFile(path=path, format=kind, digest=digest, size=size)
-    if kind == "csv":
-        require_columns(header(path), spec)
-    elif kind == "parquet":
-        require_columns(list(_scan(file).collect_schema()), spec)
-    elif size == 0:
-        raise InvalidError("the file is empty; each line is one JSON object", code="empty_file")
-    return file
+    return EventFile(path=path, format=_format(path, format), size=path.stat().st_size)
 
 
 def require_file(path: Path) -> None:
@@ -87,7 +88,7 @@ def _format(path: Path, format: str) -> FileFormat:
     )
 
 
-def _look_through(path: Path, *, text: bool) -> tuple[str, int]:
+def _digest(path: Path, *, text: bool) -> str:
     sha, size = hashlib.sha256(), 0
     decoder = codecs.getincrementaldecoder("utf-8")()
     with path.open("rb") as file:
@@ -101,7 +102,7 @@ def _look_through(path: Path, *, text: bool) -> tuple[str, int]:
             size += len(block)
         if text and decoder.getstate()[0]:
             raise not_utf8(path, _near(size))
-    return sha.hexdigest(), size
+    return sha.hexdigest()
 
 
 def _near(place: int) -> str:

@@ -74,7 +74,8 @@ def _columns(path: Path, format: str) -> tuple[list[pl.Series], int]:
         columns=tuple(ColumnSpec(name=name, type="string", nullable=True) for name in names),
         event_time=names[0],
     )
-    file = open_file(path, spec, format=format)
+    file = open_file(path, format=format)
+    file.look_through(spec)
     parts = [chunk.rows for chunk in file.chunks(spec, size=_CHUNK)]
     height = sum(rows.height for rows in parts)
     if height == 0:

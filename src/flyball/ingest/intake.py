@@ -271,16 +271,17 @@ class Intake:
         spec = self.source(source)
         require_given(spec)
         require_history(spec)
-        file = open_file(path, spec, format=format)
-        key = idempotency_key or f"file:{file.digest[:32]}:{spec.hash[:16]}"
-        load = Load(spec, progress)
-        chunks = with_more(file.chunks(spec, size=self._chunk_rows), spec)
-        # A chunk is written while the next one is judged and the one after it is read.
+        file, load = open_file(path, format=format), Load(spec, progress)
+        # A chunk is written while the next one is judged and the one after it is read; the first, while it is not known
+        # yet what the file is.
         with ThreadPoolExecutor(1, "bulk-commit") as committing, ThreadPoolExecutor(1, "bulk-read") as reading:
-            for number, (chunk, more) in enumerate(ahead(chunks, reading)):
+            chunks = ahead(with_more(file.chunks(spec, size=self._chunk_rows), spec), reading)
+            digest = file.look_through(spec)[:32]
+            key = idempotency_key or f"file:{digest}:{spec.hash[:16]}"
+            for number, (chunk, more) in enumerate(chunks):
                 push = Push(
                     source=source, rows=None, idempotency_key=f"{key}#{number}/{self._chunk_rows}", live=False,
-                    fingerprint=file.digest[:32],
+                    fingerprint=digest,
                 )  # fmt: skip
                 known = self._admit(push)
                 if isinstance(known, Receipt):

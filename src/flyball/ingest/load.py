@@ -89,9 +89,14 @@ def with_more(chunks: Iterator[Chunk], spec: SourceSpec) -> Iterator[tuple[Chunk
 
 
 def ahead(items: Iterator[_Item], reading: Executor) -> Iterator[_Item]:
-    """The same, each next one made while the one before is in use."""
+    """The same, each next one made while the one before is in use, and the first at once."""
     end = object()
-    waiting = reading.submit(next, items, end)
-    while (item := waiting.result()) is not end:
-        waiting = reading.submit(next, items, end)
-        yield cast(_Item, item)
+    first = reading.submit(next, items, end)
+
+    def rest() -> Iterator[_Item]:
+        waiting = first
+        while (item := waiting.result()) is not end:
+            waiting = reading.submit(next, items, end)
+            yield cast(_Item, item)
+
+    return rest()

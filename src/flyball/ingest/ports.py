@@ -255,8 +255,8 @@ class LakeTables(Protocol):
     def append(self, table: str, frame: pl.DataFrame, *, app_id: str, version: int) -> bool:
         """Add rows, and the table if there is none. Idempotent: false where `version` was committed before."""
 
-    def append_file(self, table: str, file: LakeFile, *, app_id: str, version: int) -> bool:
-        """`append` of the rows of a file, without reading them where the table takes them as they are. The file may be
+    def append_files(self, table: str, files: Sequence[LakeFile], *, app_id: str, version: int) -> bool:
+        """`append` of the rows of files, without reading them where the table takes them as they are. The files may be
         removed afterwards."""
 
     def sync(self, table: str) -> None:
@@ -330,7 +330,7 @@ class Applier(Protocol):
         """Make history visible that is known by `now`; how many events. Called when all that was logged is applied,
         and again and again: it is where the applier does what may wait, such as building a view."""
 
-    def seen_first(self, source: str, keys: pl.Series, lsns: pl.Series) -> pl.Series:
+    def seen_first(self, source: str, lsns: pl.Series) -> pl.Series:
         """Boolean: is the event with this LSN the first with its key. Asked only up to `applied_lsn`."""
 
     def applied_lsn(self, source: str) -> int:

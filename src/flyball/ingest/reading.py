@@ -10,7 +10,7 @@ from flyball.define.spec import SourceSpec
 from flyball.ingest.frames import fitted, physical_schema, system_columns
 from flyball.ingest.ports import EventLog, LakeTables
 
-First = Callable[[str, pl.Series, pl.Series], pl.Series]
+First = Callable[[str, pl.Series], pl.Series]
 
 
 class Stored:
@@ -38,7 +38,7 @@ class Stored:
         system's own.
 
         The lake has each key once, or of a source with corrections each version; the log has each as often as it came,
-        unless `first` (source, keys, LSNs) says which of them count.
+        unless `first` (source, LSNs) says which of them count.
         """
         schema = physical_schema(spec)
         wanted = list(schema) if columns is None else list(dict.fromkeys([*columns, *system_columns(spec)]))
@@ -55,7 +55,7 @@ class Stored:
             tail = pl.concat([fitted(batch.frame, spec).select(wanted) for batch in batches])
             tail = tail.filter((pl.col("_lsn") > after) & (pl.col("_lsn") <= through_lsn))
             if first is not None and not spec.corrections:
-                tail = tail.filter(first(spec.name, tail["_key"], tail["_lsn"]))
+                tail = tail.filter(first(spec.name, tail["_lsn"]))
             parts.append(tail)
             after = batches[-1].last_lsn
         return pl.concat(parts)

@@ -7,6 +7,7 @@ back after 10 s.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 
 KEEPING = {
@@ -19,3 +20,9 @@ KEEPING = {
 def keeping(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment for such a process; what is set in it already stays."""
     return KEEPING | dict(environment)
+
+
+def settle() -> None:
+    """What there is now is there for good: the collector need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()

@@ -15,6 +15,7 @@ from flyball.ingest.pull import Puller
 from flyball.ingest.pump import Pump
 from flyball.kernel.files import FileLock
 from flyball.kernel.layout import Layout
+from flyball.kernel.memory import settle
 from flyball.kernel.settings import Settings
 from flyball.loop.plans import FORMATS
 from flyball.platform.plans import Plan, PlanFollower
@@ -67,6 +68,7 @@ def run_ingest(settings: Settings) -> None:
     polling = Loop("plan", follower.step, every=POLL).start()
     looking = Loop("state", look, every=LOOK).start()
     pump.start()
+    settle()
     try:
         uvloop.run(serve(app, settings))
     finally:

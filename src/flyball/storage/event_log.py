@@ -50,6 +50,7 @@ from flyball.storage import contract_log
 from flyball.storage.statistics import statistics
 
 BULK_ROWS = 20_000  # from here on, a bulk batch goes to a file of its own
+KEPT_FILES = 4
 KEEP_LIVE_ANSWERS = 30 * DAY  # wall time; answers to loads of history are kept for good
 _HEADER = struct.Struct("<4sHBB")
 _MAGIC = b"FBEV"
@@ -86,6 +87,7 @@ class SqliteEventLog:
         self._path = folder / "events.sqlite"
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
+        self._fresh: dict[str, pl.DataFrame] = {}  # a load's file → its columns of the system, until they are read
         self._doubtful = False  # a commit failed, and what it left in the write-ahead log is still there
         self._writer = self._connect()
         self._prepare()
@@ -158,9 +160,16 @@ class SqliteEventLog:
             file.flush()
             os.fsync(file.fileno())
         sync_directory(self._bulk)
+        self._keep(path.name, batch.frame)
         if not whole:
             return _header(_FILE) + path.name.encode()
         return _header(_LAKE_FILE) + f"{path.name}\0{first}\0{statistics(rows)}".encode()
+
+    def _keep(self, name: str, frame: pl.DataFrame) -> None:
+        """Have at hand what the applier asks for first; of the newest files alone."""
+        self._fresh[name] = frame.select(c for c in (*SYSTEM_COLUMNS, DELETED) if c in frame.columns)
+        while len(self._fresh) > KEPT_FILES:
+            del self._fresh[next(iter(self._fresh))]
 
     def _insert(self, batch: NewBatch, payload: bytes, *, now: int) -> Appended:
         run, source, count = self._writer.execute, batch.source, batch.frame.height
@@ -219,8 +228,13 @@ class SqliteEventLog:
                 oldest = time.time_ns() // 1_000 - KEEP_LIVE_ANSWERS
                 self._writer.execute("DELETE FROM answers WHERE source = ? AND live AND wall < ?", (source, oldest))
             for name in files:
-                (self._bulk / name).unlink(missing_ok=True)
+                self._remove(name)
         return gone
+
+    def _remove(self, name: str) -> None:
+        """A load's file, which no batch names any more."""
+        self._fresh.pop(name, None)
+        (self._bulk / name).unlink(missing_ok=True)
 
     def _remove_orphans(self) -> None:
         """Files whose transaction never committed, or whose batch was trimmed just before the process died."""
@@ -342,14 +356,19 @@ class SqliteEventLog:
 
     def _frame(self, payload: bytes, names: Sequence[str] | None) -> pl.DataFrame:
         kind, body = _open(payload)
-        if kind in (_FILE, _LAKE_FILE):
-            scan = pl.scan_parquet(self._bulk / _file_of(payload), glob=False)
-            if names is not None:
-                wanted = {*names, *SYSTEM_COLUMNS, DELETED}
-                scan = scan.select(name for name in scan.collect_schema() if name in wanted)
-            frame = scan.collect()
-            return from_lake(frame) if kind == _LAKE_FILE else frame
-        return pl.read_ipc_stream(io.BytesIO(body))
+        if kind not in (_FILE, _LAKE_FILE):
+            return pl.read_ipc_stream(io.BytesIO(body))
+        file, wanted, fresh = _file_of(payload), None if names is None else {*names, *SYSTEM_COLUMNS, DELETED}, None
+        if wanted is not None and (fresh := self._fresh.pop(file, None)) is not None:
+            wanted.difference_update(SYSTEM_COLUMNS, (DELETED,))
+            if not wanted:
+                return fresh
+        scan = pl.scan_parquet(self._bulk / file, glob=False)
+        if wanted is not None:
+            scan = scan.select(name for name in scan.collect_schema() if name in wanted)
+        frame = scan.collect()
+        frame = from_lake(frame) if kind == _LAKE_FILE else frame
+        return frame if fresh is None else frame.hstack(fresh)
 
     def _select(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         with self._read_lock, self._translated():

@@ -101,26 +101,17 @@ class DeltaLake:
             self._keep(table)
             return True
 
-    def append_file(self, table: str, file: LakeFile, *, app_id: str, version: int) -> bool:
+    def append_files(self, table: str, files: Sequence[LakeFile], *, app_id: str, version: int) -> bool:
         with self._lock, _translated(table):
-            current = self._open(table) or self._create(table, file)
-            if not self._takes(table, file):
-                return self.append(table, pl.read_parquet(file.path), app_id=app_id, version=version)
+            current = self._open(table) or self._create(table, files[0])
+            if not all(self._takes(table, file) for file in files):
+                rows = pl.concat([pl.read_parquet(file.path) for file in files], how="diagonal")
+                return self.append(table, rows, app_id=app_id, version=version)
             self.sync(table)
             if self.version(table, app_id) >= version:
                 return False
-            name = f"part-{uuid4()}.parquet"
-            _link(file.path, self.table_path(table) / name)
-            action = AddAction(
-                path=name,
-                size=file.path.stat().st_size,
-                partition_values={},
-                modification_time=time.time_ns() // 1_000_000,
-                data_change=True,
-                stats=file.stats,
-            )
             current.create_write_transaction(
-                [action],
+                [self._adopt(table, file) for file in files],
                 "append",
                 current.schema(),
                 commit_properties=CommitProperties(app_transactions=[Transaction(app_id, version, None)]),
@@ -129,6 +120,19 @@ class DeltaLake:
             self._sync(table)
             self._keep(table)
             return True
+
+    def _adopt(self, table: str, file: LakeFile) -> AddAction:
+        """Make a file one of the table's own, and give what names it in a commit."""
+        name = f"part-{uuid4()}.parquet"
+        _link(file.path, self.table_path(table) / name)
+        return AddAction(
+            path=name,
+            size=file.path.stat().st_size,
+            partition_values={},
+            modification_time=time.time_ns() // 1_000_000,
+            data_change=True,
+            stats=file.stats,
+        )
 
     def sync(self, table: str) -> None:
         with self._lock, _translated(table):

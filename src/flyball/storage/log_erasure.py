@@ -49,7 +49,7 @@ class LogErasure:
                 self._reject(source, hit)
                 self._answers(source)
             for name in files:
-                (log._bulk / name).unlink(missing_ok=True)
+                log._remove(name)
             with log._read_lock, log._translated():
                 log._writer.execute("VACUUM")
                 log._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
