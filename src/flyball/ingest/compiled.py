@@ -218,11 +218,12 @@ def note_each(filter: Words, keys: Words, found: Flags) -> int:
 
 
 @_compiled
-def take_new(slots: Words, held: Words, count: int, keys: Words, found: Flags) -> int:
-    """Append the keys that are not in `held[:count]` to it; `found`: which are. How many it holds then.
+def take_new(slots: Words, first: int, keys: Words, like: Places) -> None:
+    """Take keys, the place of the first of which is `first` (places are less than 2^24 - 1), into `slots`, which are
+    2^k and not all in use. `like`: the place of an earlier key with the same mark, then nothing is taken; else -1.
 
-    `slots` are 2^k, not all in use: of a key, 40 bits of its first word over its place in `held`, counted from 1. So a
-    look is nearly always one miss of the cache, and the key itself is compared only where the bits are the same.
+    A slot has the mark, 40 bits of the key's first word, over the place, counted from 1. So a look is one miss of the
+    cache, and two keys that differ have one mark once in 10^12 times.
     """
     last, places = np.uint64(len(slots) - 1), np.uint64((1 << 24) - 1)
     looked: Words = np.empty(_TOGETHER, np.uint64)
@@ -231,40 +232,29 @@ def take_new(slots: Words, held: Words, count: int, keys: Words, found: Flags) -
         for i in range(begin, end):  # looks that do not wait for each other: their misses overlap
             looked[i - begin] = slots[keys[i, 1] & last]
         for i in range(begin, end):
-            high, low = keys[i, 0], keys[i, 1]
-            mark, slot = high & ~places, low & last
-            place = looked[i - begin] or slots[slot]  # what was free may have been taken since
-            found[i] = False
-            while place:
-                if place & ~places == mark:
-                    at = (place & places) - np.uint64(1)
-                    if held[at, 0] == high and held[at, 1] == low:
-                        found[i] = True
-                        break
+            mark, slot = keys[i, 0] & ~places, keys[i, 1] & last
+            there = looked[i - begin] or slots[slot]  # what was free may have been taken since
+            while there and there & ~places != mark:
                 slot = (slot + np.uint64(1)) & last
-                place = slots[slot]
-            if not found[i]:
-                held[count, 0], held[count, 1] = high, low
-                count += 1
-                slots[slot] = mark | np.uint64(count)
-    return count
+                there = slots[slot]
+            if there:
+                like[i] = np.int64(there & places) - 1
+            else:
+                like[i] = -1
+                slots[slot] = mark | np.uint64(first + i + 1)
 
 
 @_compiled
-def held_already(slots: Words, held: Words, keys: Words, found: Flags) -> None:
-    """Set `found` where a key is among those that `take_new` took."""
+def known_marks(slots: Words, keys: Words, like: Places) -> None:
+    """`like` as `take_new` gives it; nothing is taken."""
     last, places = np.uint64(len(slots) - 1), np.uint64((1 << 24) - 1)
     for i in range(len(keys)):
-        high, low = keys[i, 0], keys[i, 1]
-        mark, slot = high & ~places, low & last
-        while slots[slot]:
-            place = slots[slot]
-            if place & ~places == mark:
-                at = (place & places) - np.uint64(1)
-                if held[at, 0] == high and held[at, 1] == low:
-                    found[i] = True
-                    break
+        mark, slot = keys[i, 0] & ~places, keys[i, 1] & last
+        there = slots[slot]
+        while there and there & ~places != mark:
             slot = (slot + np.uint64(1)) & last
+            there = slots[slot]
+        like[i] = np.int64(there & places) - 1
 
 
 @_compiled
@@ -596,8 +586,8 @@ def warm() -> None:
     insert_all(table, keys, flags)
     contained(table, keys, flags)
     note_each(table[:, 0].copy(), keys, flags)
-    take_new(np.zeros(4, np.uint64), table, 0, keys, flags)
-    held_already(np.zeros(4, np.uint64), table, keys, flags)
+    take_new(np.zeros(4, np.uint64), 0, keys, places)
+    known_marks(np.zeros(4, np.uint64), keys, places)
     scan_records(np.frombuffer(b"a", np.uint8), 0, True, places, places, places, places, places)
     read_units(0, 1, address, one, 0, 9, True, places, flags)
     none_of(0, 1, address, keys, flags)

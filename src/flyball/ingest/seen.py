@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flyball.ingest.compiled import Flags, Words, contained, held_already, insert_all, note_each, take_new
+from flyball.ingest.compiled import Flags, Places, Words, contained, insert_all, known_marks, note_each, take_new
 
 _SMALLEST = 1 << 8  # slots, or words
 _FEW = 1 << 12  # keys of a batch that are looked up at once
@@ -27,43 +27,70 @@ def first_of(keys: Words) -> Flags:
 
 
 class Seen:
-    """Keys that came before, the newest `limit` of them at least (at most 2^23): 27 to 43 bytes each, at most twice."""
+    """Keys that came before, the newest `limit` of them at least (up to 2^23): 27 to 43 bytes each, twice at most."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._newer, self._older = _Generation(limit), _Generation(0)
+        self._newer, self._older = _Generation(), _Generation()
 
     def take(self, keys: Words) -> Flags:
         """Which of these keys came before, each other among them; remember them all, and forget the oldest."""
         if self._newer.count + len(keys) > self._limit:
-            self._older, self._newer = self._newer, _Generation(max(self._limit, len(keys)))
-        found = self._newer.take(keys)
-        self._older.holds(keys, found)
-        return found
+            self._older, self._newer = self._newer, _Generation()
+        return self._newer.take(keys) | self._older.holds(keys)
 
 
 class _Generation:
-    """A set of keys, in the order in which they came."""
+    """Keys as they came, and where each lies by a part of it."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._keys: Words = np.empty((limit, 2), np.uint64)  # pages of it are there when they are written
+        self._parts: list[Words] = []
+        self._starts: list[int] = []  # the place of the first key of each part
         self._slots: Words = np.zeros(_SMALLEST, np.uint64)
+        self._odd: set[bytes] = set()  # keys that another one kept out of the slots, since its mark is the same
 
     def take(self, keys: Words) -> Flags:
         """Which of the keys are known; remember the others."""
-        if 4 * (self.count + len(keys)) > 3 * len(self._slots):
-            self._slots = np.zeros(1 << (2 * (self.count + len(keys)) - 1).bit_length(), np.uint64)
-            there = self._keys[: self.count]
-            take_new(self._slots, self._keys, 0, there, np.empty(self.count, np.bool_))
-        found: Flags = np.empty(len(keys), np.bool_)
-        self.count = take_new(self._slots, self._keys, self.count, keys, found)
+        start, self.count = self.count, self.count + len(keys)
+        if 4 * self.count > 3 * len(self._slots):
+            self._slots = np.zeros(1 << (2 * self.count - 1).bit_length(), np.uint64)
+            for first, part in zip(self._starts, self._parts, strict=True):
+                self._put(first, part)
+        self._parts.append(keys)
+        self._starts.append(start)
+        return self._put(start, keys)
+
+    def _put(self, start: int, keys: Words) -> Flags:
+        like: Places = np.empty(len(keys), np.int64)
+        take_new(self._slots, start, keys, like)
+        found = self._equal(keys, like)
+        for i in np.flatnonzero((like >= 0) & ~found).tolist():
+            key = keys[i].tobytes()
+            found[i] = key in self._odd
+            self._odd.add(key)
         return found
 
-    def holds(self, keys: Words, found: Flags) -> None:
-        """Set `found` where a key is known."""
+    def holds(self, keys: Words) -> Flags:
+        """Which of the keys are known."""
+        like: Places = np.full(len(keys), -1, np.int64)
         if self.count:
-            held_already(self._slots, self._keys, keys, found)
+            known_marks(self._slots, keys, like)
+        found = self._equal(keys, like)
+        if self._odd:
+            found |= [key.tobytes() in self._odd for key in keys]
+        return found
+
+    def _equal(self, keys: Words, like: Places) -> Flags:
+        """Which keys are the same as the one at their place; -1: there is none."""
+        found: Flags = np.zeros(len(keys), np.bool_)
+        asked = np.flatnonzero(like >= 0)
+        which = np.searchsorted(self._starts, like[asked], "right") - 1 if len(asked) else asked
+        for part in np.unique(which).tolist():
+            rows = asked[which == part]
+            there = self._parts[part].take(like[rows] - self._starts[part], axis=0)
+            found[rows] = (there == keys[rows]).all(axis=1)
+        return found
 
 
 def _table(keys: int) -> Words:
