@@ -57,6 +57,26 @@ def keep_from(plan: Plan, level: int, newest: int) -> int:
     return start
 
 
+@inlined
+def is_kept(plan: Plan, level: int, newest: int, start: int) -> bool:
+    """Whether a tile of a level is not older than `keep_from`: as a rule without a division."""
+    since = newest - plan.head
+    if start > since - plan.levels[level, 1] - plan.levels[level, 0]:  # the multiple of the hop below, or a later one
+        return True
+    if level == 0:
+        return False
+    coarser = plan.levels[level - 1, 0]
+    return bool(start >= since // coarser * coarser)
+
+
+@inlined
+def is_before_head(t: int, since: int, hop: int) -> bool:
+    """Whether a time is before the multiple of `hop` at or below `since`: as a rule without a division."""
+    if t >= since:
+        return False
+    return bool(t + hop <= since or t < since // hop * hop)
+
+
 @compiled
 def lower_bound(w: Words, at: int, n: int, stride: int, value: int) -> int:
     """How many of `n` sorted rows begin with a word less than `value`."""
@@ -244,7 +264,7 @@ def _update_tiles(w: Words, f: Floats, plan: Plan, e: Words, row: int) -> None:
         if t < w[NEWEST] - plan.head - plan.levels[level, 1] - coarser - 2 * hop:  # nor for what is far too old
             continue
         start = t // hop * hop
-        if start < keep_from(plan, level, w[NEWEST]):
+        if not is_kept(plan, level, w[NEWEST], start):
             continue
         index = tile_bound(w, at, n, stride, hop, start)
         if index < n and w[at + index * stride] == start:
@@ -265,7 +285,7 @@ def update(w: Words, f: Floats, plan: Plan, e: Words, row: int) -> None:
     if plan.acc_words > 0:
         _update_tiles(w, f, plan, e, row)
     hop = plan.levels[plan.levels.shape[0] - 1, 0]
-    if t < w[FOLD_UNTIL] or t < (w[NEWEST] - plan.head) // hop * hop:
+    if t < w[FOLD_UNTIL] or is_before_head(t, w[NEWEST] - plan.head, hop):
         _settle(w, plan, e, row)
         if t < w[FOLD_UNTIL] and t // hop * hop == w[FOLD_HOP]:
             add(w, f, plan.fold_at, plan, e, row)
