@@ -78,6 +78,24 @@ def what_is_read_back_is_what_was_appended(open_log: Open) -> None:
         assert frame[name].equals(pl.concat([live.frame[name], history.frame[name], large.frame[name]]))
 
 
+def some_columns_are_the_same_right_after_the_append_and_later(open_log: Open) -> None:
+    log, system = open_log(), ["_event_time", "_known_at", "_lsn", "_key"]
+    for number, names in enumerate([(), ("fare",), ("later",), ("name", "later")]):
+        source = f"S{number}"
+        sent = [
+            batch(0, 5, source=source),
+            batch(5, 30_000, source=source, live=False, bulk=True),
+            batch(30_005, 25_000, source=source, bulk=True),
+        ]
+        log.append(sent, now=9)
+        wanted = [name for name in names if name != "later"] + system
+        for reader in (log, log, open_log()):
+            for appended, found in zip(sent, reader.read(source, after=0, limit=100_000), strict=True):
+                there = found.columns(names)
+                assert there.select(wanted).equals(found.frame.select(wanted))
+                assert there["_key"].equals(appended.frame["_key"])
+
+
 def reading_goes_on_within_a_batch_and_respects_its_limit(open_log: Open) -> None:
     log = open_log()
     log.append([batch(0, 3), batch(3, 3), batch(6, 3)], now=1)
@@ -212,6 +230,7 @@ CHECKS = (
     refusals_and_warnings_are_counted_and_the_newest_refusals_are_kept,
     lsns_of_a_source_start_at_one_and_have_no_holes,
     what_is_read_back_is_what_was_appended,
+    some_columns_are_the_same_right_after_the_append_and_later,
     reading_goes_on_within_a_batch_and_respects_its_limit,
     a_used_key_gives_its_first_answer_and_cannot_be_stored_again,
     known_at_never_goes_back,

@@ -19,7 +19,7 @@ from flyball.ingest.seen import Seen
 _Item = TypeVar("_Item")
 
 Progress = Callable[[int, float], None]  # rows so far, and the fraction of the file that they end
-SEEN = 1 << 23  # keys of a load that are remembered (up to 0.7 GB); a repetition further apart is found when applied
+SEEN = 1 << 23  # keys of a load that are remembered (up to 0.8 GB); a repetition further apart is found when applied
 
 
 class Load:

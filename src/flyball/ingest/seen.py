@@ -27,7 +27,10 @@ def first_of(keys: Words) -> Flags:
 
 
 class Seen:
-    """Keys that came before, the newest `limit` of them at least (up to 2^23): 27 to 43 bytes each, twice at most."""
+    """Keys that came before: the newest `limit` of them (up to 2^23), and at most as many older ones.
+
+    In memory: 27 to 48 bytes a key.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -358,17 +358,22 @@ class SqliteEventLog:
         kind, body = _open(payload)
         if kind not in (_FILE, _LAKE_FILE):
             return pl.read_ipc_stream(io.BytesIO(body))
-        file, wanted, fresh = _file_of(payload), None if names is None else {*names, *SYSTEM_COLUMNS, DELETED}, None
-        if wanted is not None and (fresh := self._fresh.pop(file, None)) is not None:
-            wanted.difference_update(SYSTEM_COLUMNS, (DELETED,))
-            if not wanted:
-                return fresh
-        scan = pl.scan_parquet(self._bulk / file, glob=False)
-        if wanted is not None:
-            scan = scan.select(name for name in scan.collect_schema() if name in wanted)
+        if names is None:
+            return self._columns(payload, None)
+        fresh = self._fresh.pop(_file_of(payload), None)
+        if fresh is None:
+            return self._columns(payload, {*names, *SYSTEM_COLUMNS, DELETED})
+        others = set(names).difference(fresh.columns)
+        rest = self._columns(payload, others) if others else fresh.select()
+        return rest.hstack(fresh) if rest.width else fresh
+
+    def _columns(self, payload: bytes, names: set[str] | None) -> pl.DataFrame:
+        """The columns of a load's file, or those of these that it has."""
+        scan = pl.scan_parquet(self._bulk / _file_of(payload), glob=False)
+        if names is not None:
+            scan = scan.select(name for name in scan.collect_schema() if name in names)
         frame = scan.collect()
-        frame = from_lake(frame) if kind == _LAKE_FILE else frame
-        return frame if fresh is None else frame.hstack(fresh)
+        return from_lake(frame) if _open(payload)[0] == _LAKE_FILE else frame
 
     def _select(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
         with self._read_lock, self._translated():
