@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flyball.define.spec import ColumnSpec, ColumnType
-from flyball.ingest.parsing import DECIMAL_LIMIT, Parsed, parse, times, units
+from flyball.ingest.parsing import DECIMAL_LIMIT, Parsed, mask, outside, parse, times, units
 from flyball.ingest.rejection import Rule
 
 
@@ -85,6 +86,40 @@ def test_text_is_read_as_python_reads_it_or_refused(text: str, scale: int) -> No
     else:
         assert len(parsed.faults) == 1
         assert (Rule.WRONG_TYPE in parsed.faults) == (expected is None)
+
+
+_ALMOST = st.builds(
+    lambda number, place, odd: number[: place % (len(number) + 1)] + odd + number[place % (len(number) + 1) :],
+    st.from_regex(r"[0-9]{1,18}", fullmatch=True),
+    st.integers(0, 18),
+    st.sampled_from(["", ".", "..", "/", ":", "\x00", "\x10", "p", "é", "-", "\u00b2"]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(_ALMOST, min_size=1, max_size=30), st.integers(0, 4), st.integers(0, 5))
+def test_numbers_of_every_length_are_told_from_what_nearly_is_one(texts: list[str], scale: int, skipped: int) -> None:
+    series = pl.Series("x", [*["skip"] * skipped, *texts], dtype=pl.String)[skipped:]  # in a slice of a column
+    parsed = units(series, scale, limit=DECIMAL_LIMIT)
+    for place, (text, found) in enumerate(zip(texts, parsed.values.to_list(), strict=True)):
+        if re.fullmatch(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)", text) is None:
+            assert parsed.faults[Rule.WRONG_TYPE][place]
+        else:
+            number = Decimal(text).scaleb(scale)
+            fits = number == number.to_integral_value() and abs(number) <= DECIMAL_LIMIT
+            assert found == (int(number) if fits else None)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.text(alphabet="abé\x00", max_size=14), max_size=40, unique=True),
+    st.lists(st.one_of(st.none(), st.text(alphabet="abé\x00", max_size=14)), max_size=20),
+    st.data(),
+)
+def test_what_is_none_of_the_categories(categories: list[str], texts: list[str | None], data: st.DataObject) -> None:
+    texts += data.draw(st.lists(st.sampled_from(categories), max_size=20)) if categories else []
+    found = outside(pl.Series(texts, dtype=pl.String), categories)
+    assert mask(found).tolist() == [text is not None and text not in categories for text in texts]
 
 
 def test_integers_take_whole_numbers_only() -> None:
