@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -40,7 +40,7 @@ class WriteTransaction(ReadTransaction, Protocol):
         """Add or replace."""
         ...
 
-    def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
+    def put_many(self, space: str, items: Iterable[tuple[bytes, bytes | memoryview]]) -> None:
         """Add or replace; fastest where keys ascend."""
         ...
 

@@ -24,7 +24,7 @@ _CHUNK = 50_000  # events that the kernel takes at once
 _THREADS = 2  # that compute parts of a long build, while the caller writes what is done
 _KEPT = 1 << 23  # words of memory that a thread keeps from batch to batch
 
-Read = Callable[[Sequence[bytes]], Sequence[bytes | memoryview | None]]
+Read = Callable[[Sequence[bytes]], Sequence[bytes | memoryview | None] | None]
 States = list[memoryview]
 _kept = threading.local()
 
@@ -41,11 +41,11 @@ def put_updated(
     """Apply events, in their order, to the states of their entities. `new`: there are none yet."""
     space = view_space(view.definition)
 
-    def read(keys: Sequence[bytes]) -> Sequence[memoryview | None]:
-        return [None] * len(keys) if new else transaction.look(space, keys)
+    def read(keys: Sequence[bytes]) -> Sequence[memoryview | None] | None:
+        return None if new else transaction.look(space, keys)
 
     for keys, states in updated(view, events, read, floor):
-        transaction.put_many(space, list(zip(keys, states, strict=True)))
+        transaction.put_many(space, zip(keys, states, strict=True))
 
 
 def updated(view: CompiledView, events: Events, read: Read, floor: int) -> Iterator[tuple[Sequence[bytes], States]]:
@@ -53,12 +53,12 @@ def updated(view: CompiledView, events: Events, read: Read, floor: int) -> Itera
     which is valid until the next one is asked for.
 
     Args:
-        read: the states before; None: a new one, which knows nothing of the time before `floor`.
+        read: the states before; None: a new one, which knows nothing of the time before `floor`, or all are new.
     """
     parts = deque(_parts(events))
     if len(parts) <= 1:
         for keys, rows, event_at in parts:
-            before, at = _join(read(keys), keep=True)
+            before, at = _join(read(keys), len(keys), keep=True)
             out = _memory("out", _most(view, len(before), len(at), event_at), keep=True)
             yield keys, _states(view, rows(), event_at, before, at, floor, out)
         return
@@ -68,7 +68,7 @@ def updated(view: CompiledView, events: Events, read: Read, floor: int) -> Itera
         while parts or running:
             while parts and len(running) <= _THREADS:
                 keys, rows, event_at = parts.popleft()
-                before, at = _join(read(keys), keep=False)
+                before, at = _join(read(keys), len(keys), keep=False)
                 running.append((keys, pool.submit(_states_in, spare, view, rows, event_at, before, at, floor)))
             keys, future = running.popleft()
             states, out = future.result()
@@ -84,11 +84,12 @@ def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Callable[[], Words
     ordered = codes[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
     ends = np.append(starts[1:], len(order))
+    every = len(starts) == len(unique)  # then they are asked for as they stand
     first = 0
     while first < len(starts):
         last = max(int(np.searchsorted(ends, starts[first] + _CHUNK, "right")), first + 1)
         begin, end = starts[first], ends[last - 1]
-        keys = [unique[code] for code in ordered[starts[first:last]].tolist()]
+        keys = unique[first:last] if every else [unique[code] for code in ordered[starts[first:last]].tolist()]
         gather = partial(np.take, events.rows, order[begin:end], axis=0)  # by the thread that needs them
         yield keys, gather, np.append(starts[first:last], end) - begin
         first = last
@@ -136,8 +137,10 @@ def _states(
     return [data[ends[k] : ends[k + 1]] for k in range(n)]
 
 
-def _join(blobs: Sequence[bytes | memoryview | None], *, keep: bool) -> tuple[Words, Words]:
-    """Packed states one after another, and where each begins (-1: there is none)."""
+def _join(blobs: Sequence[bytes | memoryview | None] | None, count: int, *, keep: bool) -> tuple[Words, Words]:
+    """Packed states one after another, and where each of the `count` begins (-1: there is none)."""
+    if blobs is None:
+        return np.empty(0, np.int64), np.full(count, -1, np.int64)
     sizes = np.fromiter((-1 if blob is None else len(blob) // 8 for blob in blobs), np.int64, len(blobs))
     ends = np.cumsum(np.maximum(sizes, 0))
     at = np.where(sizes < 0, -1, ends - sizes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -13,6 +15,9 @@ from flyball.features import batch
 from flyball.features.reading import scratch_words
 from flyball.features.views import CompiledView
 from flyball.kernel.times import HOUR, hop
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _SOURCE = SourceSpec(name="warm", event_time="t", columns=(ColumnSpec(name="x", type="float"),))
 _VIEWS = (
@@ -62,10 +67,33 @@ _TRAINING_VIEWS = (
 )
 
 
-def warm_training() -> None:
-    """Compile, or load from the cache, all that training sets call. Idempotent; loads the offline engine."""
+def _events() -> pl.DataFrame:
+    """A physical frame of `_TRAINING`."""
     import polars as pl  # a worker does without it
 
+    i = pl.int_range(_ROWS, dtype=pl.Int64, eager=True)
+    key = i.cast(pl.String).str.zfill(16).cast(pl.Binary)
+    known = (i + 1_000_000).alias("_known_at")
+    frame = pl.DataFrame([(i % 7).alias("k"), i.cast(pl.Float64).alias("x"), i.alias("_event_time"), known])
+    return frame.with_columns(i.alias("_lsn"), key.alias("_key"))
+
+
+@cache
+def warm_updates() -> None:
+    """Compile, or load from the cache, all that the writer of online state calls; once in a process."""
+    from flyball.features.index import first_of_keys
+    from flyball.features.updating import frame_events, updated
+
+    frame = _events()
+    first_of_keys(frame["_key"])
+    for spec in _TRAINING_VIEWS:
+        view = CompiledView(spec, _TRAINING)
+        for _, states in updated(view, frame_events(view, frame), lambda keys: None, 0):
+            assert states
+
+
+def warm_training() -> None:
+    """Compile, or load from the cache, all that training sets call. Idempotent; loads the offline engine."""
     from flyball.features.frames import vectors
     from flyball.features.histories import Histories
     from flyball.features.keys import encode_keys
@@ -73,11 +101,7 @@ def warm_training() -> None:
 
     class Reader:
         def events(self, source: str, columns: Sequence[str] | None, *, through_lsn: int | None) -> pl.DataFrame:
-            i = pl.int_range(_ROWS, dtype=pl.Int64, eager=True)
-            key = i.cast(pl.String).str.zfill(16).cast(pl.Binary)
-            known = (i + 1_000_000).alias("_known_at")
-            frame = pl.DataFrame([(i % 7).alias("k"), i.cast(pl.Float64).alias("x"), i.alias("_event_time"), known])
-            return frame.with_columns(i.alias("_lsn"), key.alias("_key"))
+            return _events()
 
     project = ProjectSpec(name="warm", sources=(_TRAINING,))
     with Histories(Reader(), project, {"warm": ["k", "x"]}, horizon={}, at=2 * HOUR) as histories:
@@ -91,5 +115,6 @@ def warm_training() -> None:
 if __name__ == "__main__":
     started = time.perf_counter()
     warm()
+    warm_updates()
     warm_training()
     print(f"the feature kernel is ready ({time.perf_counter() - started:.1f} s)")  # noqa: T201

@@ -44,6 +44,7 @@ from flyball.features.states import (
 )
 from flyball.features.updating import frame_events, put_updated
 from flyball.features.views import CompiledView
+from flyball.features.warm import warm_updates
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import NotFoundError
 from flyball.kernel.times import SECOND
@@ -85,6 +86,7 @@ class OnlineWriter:
         self._eviction = Eviction()
         self._pulsed: int | None = None
         self._next_held: dict[str, int] = {}  # when the next held-back event becomes known
+        warm_updates()
         if store.needs_rebuild():
             store.reset()
 

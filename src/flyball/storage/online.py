@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import islice
@@ -98,7 +98,7 @@ class _LmdbTransaction:
     def put(self, space: str, key: bytes, value: bytes | memoryview) -> None:
         self._txn.put(_address(space, key), value)
 
-    def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
+    def put_many(self, space: str, items: Iterable[tuple[bytes, bytes | memoryview]]) -> None:
         prefix = _prefix(space)
         with self._txn.cursor() as cursor:
             cursor.putmulti([(prefix + key, value) for key, value in items])
@@ -263,7 +263,7 @@ class _MemoryTransaction:
             if value is not None:
                 yield address[len(prefix) :], value[:size]
 
-    def put_many(self, space: str, items: Sequence[tuple[bytes, bytes | memoryview]]) -> None:
+    def put_many(self, space: str, items: Iterable[tuple[bytes, bytes | memoryview]]) -> None:
         for key, value in items:
             self.overlay[_address(space, key)] = bytes(value)
 
