@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -20,13 +22,12 @@ from flyball.features.state_keys import frame_keys
 from flyball.features.states import view_space
 from flyball.features.views import CompiledView, Events
 
-_CHUNK = 50_000  # events that the kernel takes at once
-_THREADS = 2  # that compute parts of a long build, while the caller writes what is done
-_KEPT = 1 << 23  # words of memory that a thread keeps from batch to batch
+_CHUNK, _LEAST = 50_000, 400  # events of a part, at most and at least
+_THREADS = 2  # that compute parts, while the caller writes what is done
+_SPARE = 2 * (_THREADS + 2)  # arrays that are kept to be used again
 
 Read = Callable[[Sequence[bytes]], Sequence[bytes | memoryview | None] | None]
 States = list[memoryview]
-_kept = threading.local()
 
 
 def frame_events(view: CompiledView, frame: pl.DataFrame) -> Events:
@@ -50,35 +51,36 @@ def put_updated(
 
 def updated(view: CompiledView, events: Events, read: Read, floor: int) -> Iterator[tuple[Sequence[bytes], States]]:
     """The events' entities, in the order of their codes, and their packed states after the events; in parts, each of
-    which is valid until the next one is asked for.
+    which is valid until the next one is asked for. The following ones are computed while the caller has one.
 
     Args:
         read: the states before; None: a new one, which knows nothing of the time before `floor`, or all are new.
     """
-    parts = deque(_parts(events))
-    if len(parts) <= 1:
-        for keys, rows, event_at in parts:
-            before, at = _join(read(keys), len(keys), keep=True)
-            out = _memory("out", _most(view, len(before), len(at), event_at), keep=True)
-            yield keys, _states(view, rows(), event_at, before, at, floor, out)
+    parts, running = deque(_parts(events)), deque[_Running]()
+    spare = _spare() if len(events.rows) <= _CHUNK else _Spare()
+    if len(parts) == 1:
+        ((keys, rows, event_at),) = parts
+        before, at = _join(read(keys), len(keys), spare)
+        states, out = _states(spare, view, rows, event_at, before, at, floor)
+        yield keys, states
+        spare.give(before, out)
         return
-    spare = _Spare()
-    with ThreadPoolExecutor(_THREADS) as pool:
-        running = deque[tuple[Sequence[bytes], Future[tuple[States, Words]]]]()
-        while parts or running:
-            while parts and len(running) <= _THREADS:
-                keys, rows, event_at = parts.popleft()
-                before, at = _join(read(keys), len(keys), keep=False)
-                running.append((keys, pool.submit(_states_in, spare, view, rows, event_at, before, at, floor)))
-            keys, future = running.popleft()
-            states, out = future.result()
-            yield keys, states
-            spare.give(out)
+    while parts or running:
+        while parts and len(running) <= _THREADS:
+            keys, rows, event_at = parts.popleft()
+            before, at = _join(read(keys), len(keys), spare)
+            future = _pool().submit(_states, spare, view, rows, event_at, before, at, floor)
+            running.append(_Running(keys, before, future))
+        keys, before, future = running.popleft()
+        states, out = future.result()
+        yield keys, states
+        spare.give(before, out)
 
 
 def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Callable[[], Words], Words]]:
     """Entities of about so many events as are taken at once, what gathers their rows, and where those of each begin."""
     codes, unique = events.keys.codes, events.keys.unique
+    chunk = _CHUNK if len(codes) > _CHUNK else max(_LEAST, -(-len(codes) // (_THREADS + 1)))
     small = codes.astype(np.uint16) if len(unique) < 1 << 16 else codes  # sorted by radix
     order = np.argsort(small, kind="stable")
     ordered = codes[order]
@@ -87,7 +89,7 @@ def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Callable[[], Words
     every = len(starts) == len(unique)  # then they are asked for as they stand
     first = 0
     while first < len(starts):
-        last = max(int(np.searchsorted(ends, starts[first] + _CHUNK, "right")), first + 1)
+        last = max(int(np.searchsorted(ends, starts[first] + chunk, "right")), first + 1)
         begin, end = starts[first], ends[last - 1]
         keys = unique[first:last] if every else [unique[code] for code in ordered[starts[first:last]].tolist()]
         gather = partial(np.take, events.rows, order[begin:end], axis=0)  # by the thread that needs them
@@ -95,28 +97,48 @@ def _parts(events: Events) -> Iterator[tuple[Sequence[bytes], Callable[[], Words
         first = last
 
 
+class _Running(NamedTuple):
+    """A part that is being computed."""
+
+    keys: Sequence[bytes]
+    before: Words
+    future: Future[tuple[States, Words]]
+
+
 class _Spare:
-    """Memory for results, used again: fresh pages cost more than what is written to them. For several threads."""
+    """Memory that is used again: fresh pages cost more than what is written to them. For several threads."""
 
     def __init__(self) -> None:
-        self._arrays = deque[Words]()
+        self._lock = threading.Lock()
+        self._arrays: list[Words] = []  # ascending in size
 
     def take(self, words: int) -> Words:
-        try:
-            array = self._arrays.popleft()
-        except IndexError:
-            return np.empty(words, np.int64)
-        return array if len(array) >= words else np.empty(words, np.int64)
+        """An array of at least so many words, whatever is in it."""
+        with self._lock:
+            for i, array in enumerate(self._arrays):
+                if len(array) >= words:
+                    return self._arrays.pop(i)
+        return np.empty(words + words // 2, np.int64)
 
-    def give(self, array: Words) -> None:
-        self._arrays.append(array)
+    def give(self, *arrays: Words) -> None:
+        """Give back what was taken, or a part of it for the whole."""
+        whole = [array if array.base is None else array.base for array in arrays if len(array)]
+        with self._lock:
+            self._arrays = sorted([*self._arrays, *whole], key=len)[-_SPARE:]
 
 
-def _states_in(
-    spare: _Spare, view: CompiledView, rows: Callable[[], Words], event_at: Words, before: Words, at: Words, floor: int
-) -> tuple[States, Words]:
-    out = spare.take(_most(view, len(before), len(at), event_at))
-    return _states(view, rows(), event_at, before, at, floor, out), out
+@cache
+def _spare() -> _Spare:
+    """What a process keeps from batch to batch: a few times what a batch needs."""
+    return _Spare()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS, "states")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # its threads stay behind
 
 
 def _most(view: CompiledView, before: int, entities: int, event_at: Words) -> int:
@@ -128,36 +150,26 @@ def _most(view: CompiledView, before: int, entities: int, event_at: Words) -> in
 
 
 def _states(
-    view: CompiledView, rows: Words, event_at: Words, before: Words, at: Words, floor: int, out: Words
-) -> States:
+    spare: _Spare, view: CompiledView, rows: Callable[[], Words], event_at: Words, before: Words, at: Words, floor: int
+) -> tuple[States, Words]:
+    """The states of a part, and the memory that they lie in."""
     plan, n = view.plan, len(at)
-    out_at = np.zeros(n + 1, np.int64)
-    kernel_apply(plan, before, at, rows.reshape(-1), event_at, out, out_at, floor)
+    out, out_at = spare.take(_most(view, len(before), n, event_at)), np.zeros(n + 1, np.int64)
+    kernel_apply(plan, before, at, rows().reshape(-1), event_at, out, out_at, floor)
     data, ends = out.data.cast("B"), (8 * out_at).tolist()
-    return [data[ends[k] : ends[k + 1]] for k in range(n)]
+    return [data[ends[k] : ends[k + 1]] for k in range(n)], out
 
 
-def _join(blobs: Sequence[bytes | memoryview | None] | None, count: int, *, keep: bool) -> tuple[Words, Words]:
+def _join(blobs: Sequence[bytes | memoryview | None] | None, count: int, spare: _Spare) -> tuple[Words, Words]:
     """Packed states one after another, and where each of the `count` begins (-1: there is none)."""
     if blobs is None:
         return np.empty(0, np.int64), np.full(count, -1, np.int64)
     sizes = np.fromiter((-1 if blob is None else len(blob) // 8 for blob in blobs), np.int64, len(blobs))
     ends = np.cumsum(np.maximum(sizes, 0))
     at = np.where(sizes < 0, -1, ends - sizes)
-    joined = _memory("before", int(ends[-1]), keep=keep)
+    joined = spare.take(int(ends[-1]))
     data = joined.data.cast("B")
     for blob, begin, end in zip(blobs, (8 * at).tolist(), (8 * ends).tolist(), strict=True):
         if blob is not None:
             data[begin:end] = blob
-    return joined, at
-
-
-def _memory(name: str, words: int, *, keep: bool) -> Words:
-    """Memory of a thread: fresh pages for each batch would cost more than what is written to them."""
-    if not keep or words > _KEPT:
-        return np.empty(words, np.int64)
-    there: Words | None = getattr(_kept, name, None)
-    if there is None or len(there) < words:
-        there = np.empty(min(2 * words, _KEPT), np.int64)
-        setattr(_kept, name, there)
-    return there[:words]
+    return joined[: ends[-1]], at
