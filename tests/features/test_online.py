@@ -305,3 +305,30 @@ def test_a_state_of_another_format_is_built_again_and_not_read(monkeypatch: pyte
             transaction.put(space, key, b"\x07" * len(state))
     OnlineWriter(store, clock, past).load_plan([SOURCE], [COUNT])
     assert read(store, HOUR) == [2.0, 2.0]
+
+
+def test_a_batch_in_parts_is_what_small_batches_are() -> None:
+    values = [
+        dict.fromkeys((c.name for c in SOURCE.columns), None) | {"card": f"{i % 211}", "amount": i}
+        for i in range(3_000)
+    ]
+    frame = frame_of([Event(lsn=i + 1, t=i * SECOND, known=i * SECOND, values=row) for i, row in enumerate(values)])
+    names = [("n", "count"), ("s", "sum"), ("m", "max")]
+    view = ViewSpec(
+        name="Card",
+        kind="window",
+        source=SOURCE.name,
+        entity=("card",),
+        aggregates=tuple(aggregate(name, op, "1h", None if op == "count" else col("amount")) for name, op in names),
+    )
+    compiled, found = CompiledView(view, SOURCE), []
+    for size in (100, 1_500):
+        store, clock = MemoryStore(), ManualClock(frame.height * SECOND)
+        writer = OnlineWriter(store, clock, Past())
+        writer.load_plan([SOURCE], [view])
+        for start in range(0, frame.height, size):
+            writer.apply(SOURCE.name, frame[start : start + size])
+        got = OnlineReader(store).read(compiled, keys_of(compiled, values[:211]), frame.height * SECOND)
+        assert got.values[:, 0].sum() == frame.height
+        found.append(got.values.tolist())
+    assert found[0] == found[1]

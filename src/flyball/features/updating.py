@@ -138,7 +138,13 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, "states")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # its threads stay behind
+def _begin_anew() -> None:
+    """After a fork: the threads stayed behind, and a lock may be held by one of them."""
+    _pool.cache_clear()
+    _spare.cache_clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _most(view: CompiledView, before: int, entities: int, event_at: Words) -> int:
