@@ -25,6 +25,7 @@ from flyball.features.views import CompiledView, Events
 _CHUNK, _LEAST = 50_000, 400  # events of a part, at most and at least
 _THREADS = 2  # that compute parts, while the caller writes what is done
 _SPARE = 2 * (_THREADS + 2)  # arrays that are kept to be used again
+_KEPT = 1 << 24  # words of them in all
 
 Read = Callable[[Sequence[bytes]], Sequence[bytes | memoryview | None] | None]
 States = list[memoryview]
@@ -123,13 +124,18 @@ class _Spare:
     def give(self, *arrays: Words) -> None:
         """Give back what was taken, or a part of it for the whole."""
         whole = [array if array.base is None else array.base for array in arrays if len(array)]
+        kept, room = list[Words](), _KEPT
         with self._lock:
-            self._arrays = sorted([*self._arrays, *whole], key=len)[-_SPARE:]
+            for array in sorted([*self._arrays, *whole], key=len, reverse=True)[:_SPARE]:
+                if len(array) <= room:
+                    kept.append(array)
+                    room -= len(array)
+            self._arrays = kept[::-1]
 
 
 @cache
 def _spare() -> _Spare:
-    """What a process keeps from batch to batch: a few times what a batch needs."""
+    """What a process keeps from batch to batch."""
     return _Spare()
 
 

@@ -1,4 +1,4 @@
-"""The loops over rows that NumPy and Polars have no word for, as machine code: a hash of 128 bits, a set of hashes.
+"""The loops over texts that NumPy and Polars have no word for, as machine code: a hash, records, and their values.
 
 Compiled at the first call and kept on disk (`warm` does it before anyone waits). Every function stands alone in this
 file, which is what Numba's cache watches.
@@ -18,11 +18,11 @@ Words = np.ndarray[Any, np.dtype[np.uint64]]
 Flags = np.ndarray[Any, np.dtype[np.bool_]]
 Places = np.ndarray[Any, np.dtype[np.int64]]
 Octets = np.ndarray[Any, np.dtype[np.uint8]]
-_TOGETHER = 64  # keys that are looked up together
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _compiled(function: _Function) -> _Function:
+def compiled(function: _Function) -> _Function:
+    """To machine code, kept on disk. What a function calls stands in its own file."""
     return cast(_Function, njit(cache=True, nogil=True)(function))
 
 
@@ -48,7 +48,7 @@ _word_at: Any = intrinsic(_load_word)
 _byte_at: Any = intrinsic(_load_byte)
 
 
-@_compiled
+@compiled
 def _absorb(v: Words, i: int, word: np.uint64) -> None:
     """Two rounds of SipHash over one word, for row `i` of the states `v` (n × 4)."""
     v0, v1, v2, v3 = v[i, 0], v[i, 1], v[i, 2], v[i, 3] ^ word
@@ -70,7 +70,7 @@ def _absorb(v: Words, i: int, word: np.uint64) -> None:
     v[i, 0], v[i, 1], v[i, 2], v[i, 3] = v0 ^ word, v1, v2, v3
 
 
-@_compiled
+@compiled
 def absorb_prefix(v: Words, lengths: Words, valid: Flags, words: Words) -> None:
     """The same words into the state of each valid row; `lengths` counts the words of each."""
     for i in range(len(valid)):
@@ -80,7 +80,7 @@ def absorb_prefix(v: Words, lengths: Words, valid: Flags, words: Words) -> None:
             lengths[i] += np.uint64(len(words))
 
 
-@_compiled
+@compiled
 def absorb_words(v: Words, lengths: Words, valid: Flags, mark: np.uint64, null: np.uint64, values: Words) -> None:
     """A word a row, after `mark`; where it is null, `null` alone (0: nothing)."""
     for i in range(len(valid)):
@@ -93,7 +93,7 @@ def absorb_words(v: Words, lengths: Words, valid: Flags, mark: np.uint64, null: 
             lengths[i] += np.uint64(1)
 
 
-@_compiled
+@compiled
 def absorb_texts(
     v: Words,
     lengths: Words,
@@ -136,7 +136,7 @@ def absorb_texts(
         lengths[i] += np.uint64(1) + whole
 
 
-@_compiled
+@compiled
 def finish(v: Words, lengths: Words, out: Words) -> None:
     """The 128 bits of each row: the last block carries the length in bytes, as SipHash has it."""
     for i in range(len(lengths)):
@@ -149,115 +149,7 @@ def finish(v: Words, lengths: Words, out: Words) -> None:
             v[i, 1] ^= np.uint64(0xDD)
 
 
-@_compiled
-def insert_all(table: Words, keys: Words, first: Flags) -> int:
-    """Put keys (n × 2) into an open-addressing table of 2^k slots, at most half full; `first`: was it not there yet.
-
-    An empty slot is two zero words; a key of two zero words is taken for one whose first word is 1.
-    """
-    last = np.uint64(len(table) - 1)
-    added = 0
-    for i in range(len(keys)):
-        high, low = keys[i, 0], keys[i, 1]
-        if high == 0 and low == 0:
-            high = np.uint64(1)
-        slot = low & last
-        while True:
-            a, b = table[slot, 0], table[slot, 1]
-            if a == high and b == low:
-                first[i] = False
-                break
-            if a == 0 and b == 0:
-                table[slot, 0], table[slot, 1] = high, low
-                first[i] = True
-                added += 1
-                break
-            slot = (slot + np.uint64(1)) & last
-    return added
-
-
-@_compiled
-def contained(table: Words, keys: Words, found: Flags) -> None:
-    """Which keys are in a table of `insert_all`."""
-    last = np.uint64(len(table) - 1)
-    for i in range(len(keys)):
-        high, low = keys[i, 0], keys[i, 1]
-        if high == 0 and low == 0:
-            high = np.uint64(1)
-        slot = low & last
-        while True:
-            a, b = table[slot, 0], table[slot, 1]
-            if a == 0 and b == 0:
-                break
-            if a == high and b == low:
-                found[i] = True
-                break
-            slot = (slot + np.uint64(1)) & last
-
-
-@_compiled
-def note_each(filter: Words, keys: Words, found: Flags) -> int:
-    """Put keys into a Bloom filter of 2^k words, one after the other: of each, four bits of one word. `found`: were
-    they all set before, so that the key is perhaps there; else it is not. How many those are."""
-    last = np.uint64(len(filter) - 1)
-    six, bit = np.uint64(63), np.uint64(1)
-    count = 0
-    for i in range(len(keys)):
-        high, word = keys[i, 0], keys[i, 1] & last
-        bits = (
-            (bit << (high & six))
-            | (bit << ((high >> np.uint64(6)) & six))
-            | (bit << ((high >> np.uint64(12)) & six))
-            | (bit << ((high >> np.uint64(18)) & six))
-        )
-        before = filter[word]
-        found[i] = before & bits == bits
-        count += found[i]
-        filter[word] = before | bits
-    return count
-
-
-@_compiled
-def take_new(slots: Words, first: int, keys: Words, like: Places) -> None:
-    """Take keys, the place of the first of which is `first` (places are less than 2^24 - 1), into `slots`, which are
-    2^k and not all in use. `like`: the place of an earlier key with the same mark, then nothing is taken; else -1.
-
-    A slot has the mark, 40 bits of the key's first word, over the place, counted from 1. So a look is one miss of the
-    cache, and two keys that differ have one mark once in 10^12 times.
-    """
-    last, places = np.uint64(len(slots) - 1), np.uint64((1 << 24) - 1)
-    looked: Words = np.empty(_TOGETHER, np.uint64)
-    for begin in range(0, len(keys), _TOGETHER):
-        end = min(begin + _TOGETHER, len(keys))
-        for i in range(begin, end):  # looks that do not wait for each other: their misses overlap
-            looked[i - begin] = slots[keys[i, 1] & last]
-        for i in range(begin, end):
-            mark, slot = keys[i, 0] & ~places, keys[i, 1] & last
-            there = looked[i - begin] or slots[slot]  # what was free may have been taken since
-            while there and there & ~places != mark:
-                slot = (slot + np.uint64(1)) & last
-                there = slots[slot]
-            if there:
-                like[i] = np.int64(there & places) - 1
-            else:
-                like[i] = -1
-                slots[slot] = mark | np.uint64(first + i + 1)
-
-
-@_compiled
-def known_marks(slots: Words, keys: Words, like: Places) -> None:
-    """`like` as `take_new` gives it; nothing is taken."""
-    last, places = np.uint64(len(slots) - 1), np.uint64((1 << 24) - 1)
-    for i in range(len(keys)):
-        mark, slot = keys[i, 0] & ~places, keys[i, 1] & last
-        there = slots[slot]
-        while there and there & ~places != mark:
-            slot = (slot + np.uint64(1)) & last
-            there = slots[slot]
-        like[i] = np.int64(there & places) - 1
-
-
-@_compiled
+@compiled
 def scan_records(
     data: Octets, start: int, last: bool, starts: Places, ends: Places, fields: Places, lines: Places, kinds: Places
 ) -> tuple[int, int, int]:
@@ -335,7 +227,7 @@ def scan_records(
     return count, at, line
 
 
-@_compiled
+@compiled
 def none_of(first: int, count: int, views: np.uint64, allowed: Words, out: Flags) -> None:
     """Set `out`, for the rows from `first`, where a text is none of the allowed ones.
 
@@ -351,7 +243,7 @@ def none_of(first: int, count: int, views: np.uint64, allowed: Words, out: Flags
         out[first + k] = not there
 
 
-@_compiled
+@compiled
 def _eight_digits(word: np.uint64, length: Any) -> Any:
     """The number in the first `length` bytes of a word (1 to 8); -1: not all of them are digits.
 
@@ -371,7 +263,7 @@ def _eight_digits(word: np.uint64, length: Any) -> Any:
     return np.int64((left + right) >> np.uint64(32))
 
 
-@_compiled
+@compiled
 def _plain_number(start: np.uint64, length: Any, scale: int) -> Any:
     """A text of up to 16 digits, or of up to 8 bytes with a point among the digits, in units of 10**-scale.
 
@@ -402,7 +294,7 @@ def _plain_number(start: np.uint64, length: Any, scale: int) -> Any:
     return whole
 
 
-@_compiled
+@compiled
 def read_units(
     first: int,
     count: int,
@@ -471,7 +363,7 @@ def read_units(
             done[i] = True
 
 
-@_compiled
+@compiled
 def read_booleans(first: int, count: int, views: np.uint64, out: Flags, done: Flags) -> None:
     """The texts true, True, TRUE, 1 and their opposites, for the rows from `first` that are not `done`; a row whose
     text is anything else stays not done."""
@@ -493,7 +385,7 @@ def read_booleans(first: int, count: int, views: np.uint64, out: Flags, done: Fl
             done[i] = True
 
 
-@_compiled
+@compiled
 def read_times(first: int, count: int, views: np.uint64, buffers: Words, out: Places, done: Flags) -> None:
     """Texts such as 2014-05-16T19:45:00.123456Z (a space for the T, no fraction or zone: UTC) in µs since 1970."""
     for k in range(count):
@@ -582,12 +474,6 @@ def warm() -> None:
     absorb_words(states, one, flags, mark, mark, one)
     absorb_texts(states, one, flags, mark, mark, 0, 1, address, one)
     finish(states, one, keys)
-    table = np.zeros((4, 2), np.uint64)
-    insert_all(table, keys, flags)
-    contained(table, keys, flags)
-    note_each(table[:, 0].copy(), keys, flags)
-    take_new(np.zeros(4, np.uint64), 0, keys, places)
-    known_marks(np.zeros(4, np.uint64), keys, places)
     scan_records(np.frombuffer(b"a", np.uint8), 0, True, places, places, places, places, places)
     read_units(0, 1, address, one, 0, 9, True, places, flags)
     none_of(0, 1, address, keys, flags)

@@ -22,6 +22,7 @@ from flyball.ingest.contract import Checked, check
 from flyball.ingest.derive import Moment
 from flyball.ingest.files import open_file
 from flyball.ingest.frames import meanings
+from flyball.ingest.keysets import warm_sets
 from flyball.ingest.load import Load, Progress, ahead, with_more
 from flyball.ingest.ports import (
     Conditions,
@@ -49,6 +50,7 @@ class Intake:
         self, log: EventLog, clock: Clock, backlog: Backlog, *, chunk_rows: int, conditions: Conditions = no_conditions
     ) -> None:
         warm()
+        warm_sets()
         self._log = log
         self._backlog = backlog
         self._clock = clock

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flyball.ingest.compiled import Flags, Places, Words, contained, insert_all, known_marks, note_each, take_new
+from flyball.ingest.compiled import Flags, Places, Words
+from flyball.ingest.keysets import contained, insert_all, known_marks, note_each, take_new
 
 _SMALLEST = 1 << 8  # slots, or words
 _FEW = 1 << 12  # keys of a batch that are looked up at once

@@ -364,7 +364,9 @@ class SqliteEventLog:
         if fresh is None:
             return self._columns(payload, {*names, *SYSTEM_COLUMNS, DELETED})
         others = set(names).difference(fresh.columns)
-        rest = self._columns(payload, others) if others else fresh.select()
+        if not others:
+            return fresh
+        rest = self._columns(payload, others)
         return rest.hstack(fresh) if rest.width else fresh
 
     def _columns(self, payload: bytes, names: set[str] | None) -> pl.DataFrame:
