@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from flyball.http.errors import HTTP_STATUS
+from flyball.http.heads import Head
 from flyball.kernel.errors import ErrorKind, FlyballError
 
 JSON = "application/json"
@@ -25,13 +26,15 @@ CODE_STATUS: dict[str, int] = {  # codes whose status is more exact than that of
 
 @dataclass(slots=True)
 class Request:
-    """One request. `path` is as received, percent-encoded; header names are lower case; a repeated one is joined."""
+    """One request. `path` is as received, percent-encoded; header names are lower case; a repeated one is joined.
+    `head`: where other requests may have the same one, which then stands for all of it but the body."""
 
     method: str
     path: str
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    head: Head | None = None
 
 
 @dataclass(slots=True)
