@@ -17,11 +17,11 @@ from flyball.kernel.errors import (
     LateError,
     NotFoundError,
 )
-from flyball.serving import tensors as oip
-from flyball.serving import trees
+from flyball.serving import service, trees
 from flyball.serving.manifest import Manifest
 from flyball.serving.ports import Runtime
 from flyball.serving.service import Ask
+from flyball.serving.tensors import rows_of
 from tests.serving.support import (
     NOW,
     SECRET,
@@ -286,13 +286,12 @@ def test_infer_is_answered_by_one_plan_where_another_is_loaded_meanwhile(
 ) -> None:
     old, new = tree_version(tmp_path), tree_version(tmp_path, 1)
     bench.worker.load_plan(plan({"fraud/3": old}))
-    read_inputs = oip.read_inputs
 
-    def switch(request: Any, binary: bytes) -> Any:
+    def switch(*arguments: Any) -> Any:
         bench.worker.load_plan(plan({"fraud/4": new}, epoch=2))
-        return read_inputs(request, binary)
+        return rows_of(*arguments)
 
-    monkeypatch.setattr(oip, "read_inputs", switch)
+    monkeypatch.setattr(service, "rows_of", switch)
     request = {
         "inputs": [
             {"name": "amount", "datatype": "FP64", "shape": [1], "data": [90.0]},

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 
 import flyball
 from flyball.http.access import LOOPBACK_HOSTS, Matched, authorize
@@ -23,9 +22,9 @@ from flyball.http.messages import Request, Respond, Response, error_response, js
 from flyball.http.metrics import CONTENT_TYPE, InferenceMetrics
 from flyball.kernel.errors import FlyballError, InternalError, InvalidError, UnavailableError
 from flyball.kernel.times import parse_time
-from flyball.serving import tensors as oip
 from flyball.serving.batcher import TickBatcher
-from flyball.serving.ports import Tensors
+from flyball.serving.oip_reply import write_reply
+from flyball.serving.oip_request import InferRequest, read_header_length, read_request
 from flyball.serving.replies import Outcome, reply_data
 from flyball.serving.service import Ask, Worker
 
@@ -189,15 +188,12 @@ class InferenceApp:
 
     def _model(self, request: Request, matched: Matched, respond: Respond) -> None:
         service = self._worker.state.service(matched.params["model"])
-        number = matched.params.get("version")
-        served = service.main if number is None else service.find(number)
-        inputs, outputs = oip.metadata(served.manifest)
+        served = service.of(matched.params.get("version"))
         body = {
             "name": service.name,
             "versions": sorted(ref.rpartition("/")[2] for ref in service.versions),
             "platform": f"flyball_{served.manifest.kind or 'features'}",
-            "inputs": inputs,
-            "outputs": outputs,
+            **msgspec.to_builtins(served.signature),
         }
         respond(json_response(body))
 
@@ -211,19 +207,14 @@ class InferenceApp:
     def _infer(self, request: Request, matched: Matched, respond: Respond) -> None:
         if request.headers.get("content-encoding", "identity") != "identity":
             raise InvalidError("compressed requests are not taken", code="unsupported_media_type")
-        length = request.headers.get(HEADER_LENGTH)
-        body, binary = request.body, b""
-        if length is not None:
-            if not length.isdigit() or int(length) > len(body):
-                raise InvalidError(f"the header {HEADER_LENGTH} is {length!r}, not a length", code="bad_request")
-            body, binary = body[: int(length)], body[int(length) :]
-        asked = _decode(body)
         model, version = matched.params["model"], matched.params.get("version")
+        length = request.headers.get(HEADER_LENGTH)
 
         def answer() -> Response:
             try:
-                name, number, outputs, labels = self._worker.infer_tensors(model, asked, version=version, binary=binary)
-                return _tensor_reply(asked, name, number, outputs, labels)
+                asked = self._read(request.body, length, model, version)
+                name, number, outputs, labels = self._worker.infer_tensors(model, asked, version=version)
+                return _tensor_response(*write_reply(asked, name, number, outputs, labels))
             except FlyballError as error:
                 self._metrics.refused(error.code)
                 return error_response(error, request.path)
@@ -237,6 +228,14 @@ class InferenceApp:
         else:
             future = self._loop.run_in_executor(self._threads, answer)
             future.add_done_callback(lambda done: respond(done.result()))
+
+    def _read(self, body: bytes, length: str | None, model: str, version: str | None) -> InferRequest:
+        if length is None:
+            return read_request(body)
+        size = read_header_length(length)
+        return read_request(
+            body, size, None if size else self._worker.state.service(model).of(version).signature.inputs
+        )
 
 
 def _decode(body: bytes) -> dict[str, Any]:
@@ -267,40 +266,8 @@ def _read_rows(body: Mapping[str, Any]) -> tuple[list[Any], int | None, bool]:
     return rows, moment, False
 
 
-def _tensor_reply(
-    request: Mapping[str, Any], name: str, version: str, outputs: Tensors, labels: Mapping[str, Any]
-) -> Response:
-    """The reply as JSON, or, for outputs asked for in binary, JSON followed by their bytes."""
-    parameters = request.get("parameters") or {}
-    everything = bool(parameters.get("binary_data_output")) if isinstance(parameters, dict) else False
-    asked = {
-        str(o.get("name")): bool((o.get("parameters") or {}).get("binary_data", everything))
-        for o in request.get("outputs") or []
-        if isinstance(o, dict)
-    }
-    described: list[dict[str, Any]] = []
-    raw: list[bytes] = []
-    for output, array in outputs.items():
-        if not asked.get(output, everything):
-            described.append(oip.output_data(output, array))
-            continue
-        data = oip.to_bytes(array)
-        raw.append(data)
-        described.append(
-            {
-                "name": output,
-                "shape": list(np.shape(array)),
-                "datatype": oip.datatype_of(array),
-                "parameters": {"binary_data_size": len(data)},
-            }
-        )
-    body: dict[str, Any] = {"model_name": name, "model_version": version, "outputs": described}
-    if labels:
-        body["parameters"] = dict(labels)
-    if request.get("id") is not None:
-        body["id"] = str(request["id"])
-    if not raw:
-        return json_response(body)
-    head = msgspec.json.encode(body)
-    header = (("Inference-Header-Content-Length", str(len(head))),)
-    return Response(200, head + b"".join(raw), "application/octet-stream", header)
+def _tensor_response(body: bytes, header_length: int | None) -> Response:
+    if header_length is None:
+        return Response(200, body)
+    header = (("Inference-Header-Content-Length", str(header_length)),)
+    return Response(200, body, "application/octet-stream", header)

@@ -13,14 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from flyball.kernel.clock import Clock
 from flyball.kernel.errors import FlyballError, InvalidError, LateError
 from flyball.kernel.times import show_time
-from flyball.serving import tensors as oip
 from flyball.serving.batcher import model_error, score_rows
 from flyball.serving.guard import GuardedFeatures
 from flyball.serving.ids import PredictionIds
 from flyball.serving.inputs import check_row
+from flyball.serving.oip_reply import write_reply
+from flyball.serving.oip_request import InferRequest, read_request
 from flyball.serving.outputs import answers, default_answer
 from flyball.serving.plan import Route, decode
 from flyball.serving.ports import (
@@ -37,7 +40,8 @@ from flyball.serving.records import error_data, tensor_data
 from flyball.serving.replies import Outcome, Reply, no_features, parameters_of, reply_data, reply_of
 from flyball.serving.router import choose, key_of, propensity, unit_of
 from flyball.serving.state import Served, Service, State, load
-from flyball.serving.tensor_model import check_tensors, infer_rows, own_fields, wanted
+from flyball.serving.tensor_model import check_tensors, infer_rows, own_fields
+from flyball.serving.tensors import reply_tensors, rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -172,32 +176,28 @@ class Worker:
             self._count(asks[row.ask].service, row, outcome)
         return results
 
-    def infer(
-        self, model: str, request: Mapping[str, Any], *, version: str | None = None, binary: bytes = b""
-    ) -> dict[str, Any]:
+    def infer(self, model: str, request: Mapping[str, Any], *, version: str | None = None) -> dict[str, Any]:
         """Answer an Open Inference Protocol request; outputs are JSON tensors. `model` is a service."""
-        name, ref, outputs, parameters = self.infer_tensors(model, request, version=version, binary=binary)
-        reply: dict[str, Any] = {"model_name": name, "model_version": ref}
-        if parameters:
-            reply["parameters"] = parameters
-        if request.get("id") is not None:
-            reply["id"] = str(request["id"])
-        return reply | {"outputs": [oip.output_data(name, array) for name, array in outputs.items()]}
+        asked = read_request(msgspec.json.encode(request))
+        name, number, outputs, labels = self.infer_tensors(model, asked, version=version)
+        reply: dict[str, Any] = msgspec.json.decode(write_reply(asked, name, number, outputs, labels)[0])
+        return reply
 
     def infer_tensors(
-        self, model: str, request: Mapping[str, Any], *, version: str | None = None, binary: bytes = b""
+        self, model: str, request: InferRequest, *, version: str | None = None
     ) -> tuple[str, str, Tensors, dict[str, Any]]:
         """The service's name, the version's number, the outputs that the request asks for, in its order, and the
         reply's labels."""
         state = self._state  # one for the whole request: another plan may be loaded meanwhile
         service = state.service(model)
-        given = oip.read_inputs(request, binary)
-        if service.main.manifest.takes_tensors:
-            served, outputs = self._infer_own(state, service, given, version)
+        described = service.of(version)
+        request.check_outputs([spec.name for spec in described.signature.outputs])
+        if described.manifest.takes_tensors:
+            served, outputs = self._infer_own(state, service, request.tensors, version)
             labels: dict[str, Any] = {}
         else:
-            served, outputs, labels = self._infer_fields(state, service, given, version)
-        return model, served.ref.rpartition("/")[2], wanted(outputs, request.get("outputs")), labels
+            served, outputs, labels = self._infer_fields(state, service, request.tensors, version)
+        return model, served.ref.rpartition("/")[2], request.select(outputs), labels
 
     def status(self) -> dict[str, Any]:
         state = self._state
@@ -258,7 +258,7 @@ class Worker:
             if not isinstance(row.given, Mapping):
                 raise InvalidError("a row must be an object of fields and values", code="bad_rows")
             if manifest.takes_tensors:
-                row.fields = own_fields(manifest.tensors.inputs, row.given)
+                row.fields = own_fields(row.served.signature.inputs, row.given)
             else:
                 key = state.services[service].plan.key
                 row.fields = check_row(manifest.inputs, row.given, keep=key, ignore=row.served.ignored)
@@ -325,7 +325,7 @@ class Worker:
         """Features, answers and errors of a group, by position."""
         manifest, runtime = served.manifest, served.loaded.runtime
         if manifest.takes_tensors and runtime is not None:
-            answered, failed = infer_rows(runtime, manifest.tensors.inputs, [row.fields for row in rows])
+            answered, failed = infer_rows(runtime, served.signature.inputs, [row.fields for row in rows])
             return None, answered, failed
         try:
             batch = self._features.read(
@@ -390,8 +390,8 @@ class Worker:
     def _infer_fields(
         self, state: State, service: Service, given: Tensors, version: str | None
     ) -> tuple[Served, Tensors, dict[str, Any]]:
-        served = service.main if version is None else service.find(version)
-        rows = oip.rows_of(given, served.manifest.inputs, service.plan.key)
+        served = service.of(version)
+        rows = rows_of(given, served.manifest.inputs, service.plan.key)
         outcomes = self._predict(state, [Ask(service=service.name, rows=rows, version=version)])[0]
         if isinstance(outcomes, FlyballError):
             raise outcomes
@@ -402,7 +402,7 @@ class Worker:
             replies.append(outcome)
         if replies:
             served = service.find(replies[0]["version"])
-        return served, oip.reply_tensors(replies), parameters_of(replies)
+        return served, reply_tensors(replies), parameters_of(replies)
 
     def _infer_own(self, state: State, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
         """A model of its own tensors: one prediction, and one record, for the request."""
@@ -412,7 +412,7 @@ class Worker:
         outputs: Tensors = {}
         error: FlyballError | None = None
         try:
-            check_tensors(row.served.manifest.tensors.inputs, given)
+            check_tensors(row.served.signature.inputs, given)
             outputs = runtime.infer(given) if runtime is not None else {}
         except InvalidError:
             raise

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flyball.kernel.errors import FlyballError, NotFoundError, did_you_mean
-from flyball.serving.manifest import Manifest
+from flyball.serving.manifest import Manifest, Signature
 from flyball.serving.plan import EMPTY, Route, ServicePlan, ServingPlan
 from flyball.serving.ports import OpenRuntime
 from flyball.serving.records import Privacy
+from flyball.serving.tensors import signature_of
 from flyball.serving.versions import LoadedVersion, load_version
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class Served:
     """A version as one service serves it.
 
     `ignored` are columns of the rows' source that a request may bring and the model does not read; `timings` are the
-    last batches' model times in microseconds.
+    last batches' model times in microseconds; `signature` is what it takes and gives in the Open Inference Protocol.
     """
 
     ref: str
@@ -34,6 +35,10 @@ class Served:
     privacy: Privacy
     ignored: frozenset[str] = frozenset()
     timings: deque[int] = field(default_factory=lambda: deque(maxlen=TIMINGS))
+    signature: Signature = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", signature_of(self.loaded.manifest))
 
     @property
     def manifest(self) -> Manifest:
@@ -65,6 +70,10 @@ class Service:
             f"service {self.name!r} has no version {number!r} loaded: {did_you_mean(number, self.versions)}",
             code="version_not_found",
         )
+
+    def of(self, number: str | None) -> Served:
+        """The version of a number; None: the main one."""
+        return self.main if number is None else self.find(number)
 
     @property
     def main(self) -> Served:

@@ -69,17 +69,6 @@ def check_tensors(specs: Sequence[TensorSpec], given: Tensors) -> None:
             )
 
 
-def wanted(outputs: Tensors, asked: Any) -> Tensors:
-    """The outputs that a request names, in its order; all where it names none."""
-    if not isinstance(asked, list) or not asked:
-        return outputs
-    names = [str(output.get("name")) for output in asked if isinstance(output, dict)]
-    unknown = [name for name in names if name not in outputs]
-    if unknown:
-        raise InvalidError(f"the model has no output {unknown[0]!r}; it has {', '.join(outputs)}", code="bad_output")
-    return {name: outputs[name] for name in names}
-
-
 def _alone(
     runtime: Runtime, specs: Sequence[TensorSpec], rows: Sequence[Mapping[str, Any]], error: FlyballError
 ) -> tuple[dict[int, Answer], dict[int, FlyballError]]:

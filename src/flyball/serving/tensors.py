@@ -1,11 +1,7 @@
-"""The Open Inference Protocol's tensors (v2): JSON and raw bytes to arrays and back, and rows of fields as tensors.
-
-https://github.com/open-inference/open-inference-protocol, and Triton's binary tensor data extension.
-"""
+"""The Open Inference Protocol's types of tensors (v2), and rows of fields as tensors."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +10,7 @@ import numpy.typing as npt
 
 from flyball.define.spec import ColumnSpec
 from flyball.kernel.errors import InvalidError, did_you_mean
-from flyball.serving.manifest import Manifest, TensorSpec
+from flyball.serving.manifest import Manifest, Signature, TensorSpec
 from flyball.serving.ports import Tensors
 
 DTYPES: dict[str, Any] = {
@@ -51,115 +47,6 @@ def datatype_of(array: Array) -> str:
     return "BYTES" if array.dtype.kind in "OUS" else _NAMES.get(array.dtype, "FP64")
 
 
-def read_inputs(request: Mapping[str, Any], binary: bytes = b"") -> Tensors:
-    """The request's tensors by name; `bad_tensor` names the one that is wrong.
-
-    `binary` is what follows the JSON part: the tensors with `binary_data_size`, in their order.
-    """
-    inputs = request.get("inputs")
-    if not isinstance(inputs, list) or not inputs:
-        raise InvalidError("the request must have a list `inputs` of tensors", code="bad_request")
-    tensors: Tensors = {}
-    at = 0
-    for tensor in inputs:
-        if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
-            raise InvalidError("each input must be an object with name, datatype, shape and data", code="bad_tensor")
-        size = (tensor.get("parameters") or {}).get("binary_data_size")
-        raw = None
-        if size is not None:
-            if not isinstance(size, int) or size < 0 or at + size > len(binary):
-                raise _bad(tensor, f"names {size} bytes of binary data; {len(binary) - at} follow")
-            raw = binary[at : at + size]
-            at += size
-        tensors[tensor["name"]] = _read_tensor(tensor, raw)
-    if at != len(binary):
-        raise InvalidError(f"{len(binary) - at} bytes of binary data belong to no input", code="bad_tensor")
-    return tensors
-
-
-def _read_tensor(tensor: Mapping[str, Any], raw: bytes | None) -> Array:
-    datatype, shape = tensor.get("datatype"), tensor.get("shape")
-    dtype = DTYPES.get(str(datatype))
-    if dtype is None:
-        raise _bad(tensor, f"has the datatype {datatype!r}; known are {', '.join(DTYPES)}")
-    if not isinstance(shape, list) or not all(isinstance(d, int) and d >= 0 for d in shape):
-        raise _bad(tensor, "must have a shape: a list of sizes")
-    try:
-        if raw is not None:
-            array = _from_bytes(raw, str(datatype))
-        else:
-            array = _from_json(tensor.get("data"), dtype)
-    except (TypeError, ValueError, OverflowError, struct.error):
-        raise _bad(tensor, f"has data that is not {datatype}") from None
-    if array.size != int(np.prod(shape, dtype=np.int64)):
-        raise _bad(tensor, f"has {array.size} values; its shape {shape} holds {int(np.prod(shape, dtype=np.int64))}")
-    return array.reshape(shape)
-
-
-def _from_json(data: Any, dtype: Any) -> Array:
-    """Flat or nested data; null is NaN in a tensor of floats."""
-    if not isinstance(data, list):
-        raise TypeError
-    if dtype is np.object_:
-        flat = _flatten(data)
-        if not all(isinstance(value, str) for value in flat):
-            raise TypeError
-        return np.array(flat, dtype=object)
-    array = np.array(data, dtype=np.float64 if None in _flatten(data) else None)
-    if array.size == 0:
-        return array.astype(dtype)
-    if array.dtype.kind not in "biuf" or (np.dtype(dtype).kind in "biu" and array.dtype.kind == "f"):
-        raise TypeError
-    if np.dtype(dtype).kind in "iu" and array.dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if int(array.min()) < limits.min or int(array.max()) > limits.max:
-            raise OverflowError
-    return array.astype(dtype)
-
-
-def _flatten(data: list[Any]) -> list[Any]:
-    flat: list[Any] = []
-    for value in data:
-        if isinstance(value, list):
-            flat.extend(_flatten(value))
-        else:
-            flat.append(value)
-    return flat
-
-
-def _from_bytes(raw: bytes, datatype: str) -> Array:
-    """Little-endian values; BYTES are texts with a 4-byte length each."""
-    if datatype != "BYTES":
-        return np.frombuffer(raw, dtype=np.dtype(DTYPES[datatype]).newbyteorder("<")).astype(DTYPES[datatype])
-    texts, at = [], 0
-    while at < len(raw):
-        (length,) = struct.unpack_from("<I", raw, at)
-        if at + 4 + length > len(raw):
-            raise ValueError
-        texts.append(raw[at + 4 : at + 4 + length].decode())
-        at += 4 + length
-    return np.array(texts, dtype=object)
-
-
-def to_bytes(array: Array) -> bytes:
-    """A tensor as the binary extension sends it."""
-    if datatype_of(array) != "BYTES":
-        return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
-    texts = [str(value).encode() for value in array.ravel().tolist()]
-    return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-
-
-def output_data(name: str, array: Array) -> dict[str, Any]:
-    """A tensor as JSON; not finite numbers are null."""
-    flat = array.ravel()
-    data: list[Any] = flat.tolist()
-    if array.dtype.kind == "f" and not np.isfinite(flat).all():
-        data = [value if np.isfinite(value) else None for value in data]
-    elif datatype_of(array) == "BYTES":
-        data = [value.decode() if isinstance(value, bytes) else str(value) for value in data]
-    return {"name": name, "shape": list(array.shape), "datatype": datatype_of(array), "data": data}
-
-
 def rows_of(tensors: Tensors, columns: Sequence[ColumnSpec], extra: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Rows of fields from one tensor a field, of shape `[n]` or `[n, 1]`; NaN is null."""
     known = {column.name for column in columns} | set(extra)
@@ -178,19 +65,19 @@ def rows_of(tensors: Tensors, columns: Sequence[ColumnSpec], extra: Sequence[str
     return rows
 
 
-def metadata(manifest: Manifest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The inputs and outputs of a version as the protocol describes them."""
+def signature_of(manifest: Manifest) -> Signature:
+    """The inputs and outputs of a version as the protocol describes them: a model's own tensors, or one a field."""
     if manifest.takes_tensors:
-        own = manifest.tensors
-        return [_tensor_data(t) for t in own.inputs], [_tensor_data(t) for t in own.outputs]
-    inputs = [{"name": c.name, "datatype": FIELD_DATATYPES[c.type], "shape": [-1]} for c in manifest.inputs]
-    outputs: list[dict[str, Any]] = [{"name": "prediction_id", "datatype": "BYTES", "shape": [-1]}]
+        return manifest.tensors
+    rows = (-1,)
+    inputs = [TensorSpec(name=c.name, datatype=FIELD_DATATYPES[c.type], shape=rows) for c in manifest.inputs]
+    outputs = [TensorSpec(name="prediction_id", datatype="BYTES", shape=rows)]
     kind = manifest.task.kind if manifest.task is not None else ""
     prediction = {"binary": "BOOL", "multiclass": "BYTES"}.get(kind, "FP64")
-    outputs.append({"name": "prediction", "datatype": prediction, "shape": [-1]})
+    outputs.append(TensorSpec(name="prediction", datatype=prediction, shape=rows))
     if kind in ("binary", "multiclass"):
-        outputs.append({"name": "score", "datatype": "FP64", "shape": [-1]})
-    return inputs, outputs
+        outputs.append(TensorSpec(name="score", datatype="FP64", shape=rows))
+    return Signature(inputs=tuple(inputs), outputs=tuple(outputs))
 
 
 def reply_tensors(replies: Sequence[Mapping[str, Any]]) -> Tensors:
@@ -218,11 +105,3 @@ def stack_rows(rows: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec]) -
         wanted = spec.shape[1:]
         tensors[spec.name] = np.stack([v.reshape([1] * (len(wanted) - v.ndim) + list(v.shape)) for v in values])
     return tensors
-
-
-def _tensor_data(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-
-
-def _bad(tensor: Mapping[str, Any], what: str) -> InvalidError:
-    return InvalidError(f"the input {tensor['name']!r} {what}", code="bad_tensor")
