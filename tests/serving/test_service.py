@@ -20,7 +20,8 @@ from flyball.kernel.errors import (
 from flyball.serving import service, trees
 from flyball.serving.manifest import Manifest
 from flyball.serving.ports import Runtime
-from flyball.serving.service import Ask
+from flyball.serving.replies import outcomes, reply_data
+from flyball.serving.request import Ask
 from flyball.serving.tensors import rows_of
 from tests.serving.support import (
     NOW,
@@ -62,18 +63,18 @@ def test_a_reply_carries_its_receipt_and_was_logged(bench: Bench, tmp_path: Path
 def test_requests_of_one_tick_share_a_batch_and_get_their_own_replies(bench: Bench, tmp_path: Path) -> None:
     bench.worker.load_plan(plan({"fraud/1": tree_version(tmp_path)}))
     asks = [Ask(service="fraud", rows=[payment(float(i)), payment(float(i + 50))]) for i in range(5)]
-    results = bench.worker.predict_many([*asks, Ask(service="nothing", rows=[payment()])])
+    nobody = Ask(service="nothing", rows=[payment()])
+    bench.worker.answer([*asks, nobody])
     assert bench.features.batches == [10]
-    error = results.pop()
-    assert isinstance(error, NotFoundError)
-    ids = [reply["prediction_id"] for replies in results if isinstance(replies, list) for reply in replies]  # type: ignore[index]
+    assert isinstance(nobody.error, NotFoundError)
+    results = [[reply_data(outcome) for outcome in outcomes(ask)] for ask in asks]
+    ids = [reply["prediction_id"] for replies in results for reply in replies]
     assert len(set(ids)) == 10
     assert [record["id"] for record in bench.records()] == ids
     model = trees.parse(booster_text())
     for i, replies in enumerate(results):
-        assert isinstance(replies, list)
         expected = model.predict(np.array([[float(i), 0.0], [float(i + 50), 0.0]]))
-        assert [reply["score"] for reply in replies] == expected.tolist()  # type: ignore[index]
+        assert [reply["score"] for reply in replies] == expected.tolist()
 
 
 def test_weights_split_traffic_and_a_key_stays_with_its_version(bench: Bench, tmp_path: Path) -> None:
@@ -238,8 +239,9 @@ def test_a_request_that_waited_past_its_deadline_is_refused(bench: Bench, tmp_pa
     import time
 
     bench.worker.load_plan(plan({"fraud/1": tree_version(tmp_path)}, deadline_us=1_000))
-    late = bench.worker.predict_many([Ask(service="fraud", rows=[payment()], arrived=time.monotonic() - 1)])[0]
-    assert isinstance(late, LateError)
+    late = Ask(service="fraud", rows=[payment()], arrived=time.monotonic() - 1)
+    bench.worker.answer([late])
+    assert isinstance(late.error, LateError)
 
 
 def test_a_request_for_the_future_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -1,54 +1,47 @@
 """The inference routes over a worker's core: named-entity predict, and the Open Inference Protocol (v2).
 
-Requests of one tick are answered as one batch. Services whose versions take long run on threads, so that they do not
-hold up the others; what arrives for such a service meanwhile is its next batch.
+What a request's head says (its route, the caller's permission) is found out once for each head and plan, not once a
+request. Replies are given when the core has them: at the end of the tick, or when a slow version is done.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 import flyball
 from flyball.http.access import LOOPBACK_HOSTS, Matched, authorize
-from flyball.http.messages import Request, Respond, Response, error_response, json_response
+from flyball.http.messages import Exchange, Request, Response, error_response, json_response
 from flyball.http.metrics import CONTENT_TYPE, InferenceMetrics
 from flyball.kernel.errors import FlyballError, InternalError, InvalidError, UnavailableError
 from flyball.kernel.times import parse_time
-from flyball.serving.batcher import TickBatcher
 from flyball.serving.oip_reply import write_reply
 from flyball.serving.oip_request import InferRequest, read_header_length, read_request
-from flyball.serving.replies import Outcome, reply_data
-from flyball.serving.service import Ask, Worker
+from flyball.serving.ports import Loop
+from flyball.serving.replies import outcomes, reply_data
+from flyball.serving.request import Ask
+from flyball.serving.service import Worker, inferred
 
 logger = logging.getLogger(__name__)
 
 MAX_ROWS = 100_000
 HEADER_LENGTH = "inference-header-content-length"
-THREADS = 4
+DEADLINE = "x-request-deadline-ms"
+PRIORITY = "x-request-priority"
+LONGEST_MS = 1e9
 
-
-@dataclass(slots=True)
-class _Waiting:
-    """A predict request on its way. `single`: it asked for one row, and gets one reply."""
-
-    ask: Ask
-    respond: Respond
-    single: bool
+Handler = Callable[[Request, Matched, Exchange], None]
 
 
 class InferenceApp:
     """The application of a worker's HTTP server.
 
     Args:
-        worker: its core; its plan holds the tokens.
+        worker: its core, which answers on `loop` from now on; its plan holds the tokens.
         loop: the event loop that calls it.
         ready: why the worker is not ready; empty where it is.
         hosts: names that the `Host` header may have.
@@ -58,20 +51,17 @@ class InferenceApp:
         self,
         worker: Worker,
         metrics: InferenceMetrics,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         *,
         ready: Callable[[], str] = lambda: "",
         hosts: Iterable[str] = LOOPBACK_HOSTS,
     ) -> None:
         self._worker = worker
         self._metrics = metrics
-        self._loop = loop
         self._ready = ready
         self._hosts = frozenset(hosts)
-        self._batcher: TickBatcher[_Waiting] = TickBatcher(loop.call_soon, self._flush)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="slow")
-        self._queued: dict[str, list[_Waiting]] = {}  # by slow service that is being answered: its next batch
-        self._handlers: dict[str, Callable[[Request, Matched, Respond], None]] = {
+        worker.run_on(loop)
+        self._handlers: dict[str, Handler] = {
             "healthz": self._healthz,
             "readyz": self._readyz,
             "metrics": self._render,
@@ -87,27 +77,35 @@ class InferenceApp:
             "oip_infer_version": self._infer,
         }
 
-    def __call__(self, request: Request, respond: Respond) -> None:
+    def __call__(self, request: Request, respond: Exchange) -> None:
+        head = request.head
+        tokens = self._worker.state.plan.tokens
         try:
-            matched = authorize("inference", self._worker.state.plan.tokens, request, hosts=self._hosts)
-            self._handlers[matched.route.name](request, matched, respond)
+            if head is not None and head.known is not None and head.known[0] is tokens:
+                _, handler, matched = head.known
+            else:
+                matched = authorize("inference", tokens, request, hosts=self._hosts)
+                handler = self._handlers[matched.route.name]
+                if head is not None:
+                    head.known = (tokens, handler, matched)
+            handler(request, matched, respond)
         except FlyballError as error:
             self._metrics.refused(error.code)
             respond(error_response(error, request.path))
 
     def close(self) -> None:
-        self._threads.shutdown()
+        """Nothing is answered any more."""
 
     # every process
 
-    def _healthz(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _healthz(self, request: Request, matched: Matched, respond: Exchange) -> None:
         respond(json_response({"status": "ok"}))
 
-    def _readyz(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _readyz(self, request: Request, matched: Matched, respond: Exchange) -> None:
         self._check_ready()
         respond(json_response({"ready": True, "epoch": self._worker.state.plan.epoch}))
 
-    def _render(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _render(self, request: Request, matched: Matched, respond: Exchange) -> None:
         state = self._worker.state
         gauges = {"flyball_plan_epoch": float(state.plan.epoch), "flyball_services": float(len(state.services))}
         respond(Response(200, self._metrics.render(gauges), CONTENT_TYPE))
@@ -119,74 +117,34 @@ class InferenceApp:
 
     # named-entity predict
 
-    def _predict(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _predict(self, request: Request, matched: Matched, respond: Exchange) -> None:
         rows, at, single = _read_rows(_decode(request.body))
-        ask = Ask(service=matched.params["service"], rows=rows, at=at, arrived=time.monotonic())
-        self._batcher.add(_Waiting(ask, respond, single))
 
-    def _flush(self, waiting: list[_Waiting]) -> None:
-        """Answer a tick's requests: those of fast services at once and together, those of slow ones on a thread."""
-        services = self._worker.state.services
-        fast: list[_Waiting] = []
-        for item in waiting:
-            service = services.get(item.ask.service)
-            if service is None or not service.slow:
-                fast.append(item)
-            elif item.ask.service in self._queued:
-                self._queued[item.ask.service].append(item)
-            else:
-                self._queued[item.ask.service] = [item]
-                self._loop.call_soon(self._run_slow, item.ask.service)
-        if fast:
-            self._answer(fast, self._outcomes(fast))
+        def answer(ask: Ask) -> None:
+            try:
+                respond(_predicted(ask, single=single))
+            except Exception:
+                respond(self._defect(request.path))
 
-    def _run_slow(self, service: str) -> None:
-        batch, self._queued[service] = self._queued[service], []
-        if not batch:
-            del self._queued[service]
-            return
-
-        def done(future: asyncio.Future[list[list[Outcome] | FlyballError]]) -> None:
-            self._answer(batch, future.result())
-            self._run_slow(service)
-
-        self._loop.run_in_executor(self._threads, self._outcomes, batch).add_done_callback(done)
-
-    def _outcomes(self, waiting: list[_Waiting]) -> list[list[Outcome] | FlyballError]:
-        try:
-            return self._worker.predict_many([item.ask for item in waiting])
-        except Exception:
-            logger.exception("a batch was not answered")
-            error = InternalError("a defect of the worker; its log has the details")
-            return [error for _ in waiting]
-
-    def _answer(self, waiting: list[_Waiting], results: list[list[Outcome] | FlyballError]) -> None:
-        for item, result in zip(waiting, results, strict=True):
-            if not isinstance(result, FlyballError) and item.single and isinstance(result[0], FlyballError):
-                item.respond(error_response(result[0]))
-            elif isinstance(result, FlyballError):
-                self._metrics.refused(result.code)
-                item.respond(error_response(result))
-            elif item.single:
-                item.respond(json_response(result[0]))
-            else:
-                item.respond(json_response({"predictions": [reply_data(outcome) for outcome in result]}))
+        ask = Ask(service=matched.params["service"], rows=rows, at=at, sender=respond, answer=answer)
+        _take_headers(ask, request.headers)
+        self._worker.submit(ask)
 
     # Open Inference Protocol
 
-    def _live(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _live(self, request: Request, matched: Matched, respond: Exchange) -> None:
         respond(json_response({"live": True}))
 
-    def _oip_ready(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _oip_ready(self, request: Request, matched: Matched, respond: Exchange) -> None:
         self._check_ready()
         respond(json_response({"ready": True}))
 
-    def _server(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _server(self, request: Request, matched: Matched, respond: Exchange) -> None:
         respond(
             json_response({"name": "flyball", "version": flyball.__version__, "extensions": ["binary_tensor_data"]})
         )
 
-    def _model(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _model(self, request: Request, matched: Matched, respond: Exchange) -> None:
         service = self._worker.state.service(matched.params["model"])
         served = service.of(matched.params.get("version"))
         body = {
@@ -197,37 +155,37 @@ class InferenceApp:
         }
         respond(json_response(body))
 
-    def _model_ready(self, request: Request, matched: Matched, respond: Respond) -> None:
+    def _model_ready(self, request: Request, matched: Matched, respond: Exchange) -> None:
         self._check_ready()
         service = self._worker.state.service(matched.params["model"])
         if "version" in matched.params:
             service.find(matched.params["version"])
         respond(json_response({"name": service.name, "ready": True}))
 
-    def _infer(self, request: Request, matched: Matched, respond: Respond) -> None:
-        if request.headers.get("content-encoding", "identity") != "identity":
+    def _infer(self, request: Request, matched: Matched, respond: Exchange) -> None:
+        headers = request.headers
+        if headers.get("content-encoding", "identity") != "identity":
             raise InvalidError("compressed requests are not taken", code="unsupported_media_type")
         model, version = matched.params["model"], matched.params.get("version")
-        length = request.headers.get(HEADER_LENGTH)
+        asked = self._read(request.body, headers.get(HEADER_LENGTH), model, version)
 
-        def answer() -> Response:
+        def answer(ask: Ask) -> None:
             try:
-                asked = self._read(request.body, length, model, version)
-                name, number, outputs, labels = self._worker.infer_tensors(model, asked, version=version)
-                return _tensor_response(*write_reply(asked, name, number, outputs, labels))
+                number, outputs, labels = inferred(ask)
+                respond(_tensor_response(*write_reply(asked, model, number, outputs, labels)))
             except FlyballError as error:
-                self._metrics.refused(error.code)
-                return error_response(error, request.path)
+                respond(error_response(error, request.path))
             except Exception:
-                logger.exception("a request was not answered")
-                return error_response(InternalError("a defect of the worker; its log has the details"), request.path)
+                respond(self._defect(request.path))
 
-        service = self._worker.state.services.get(model)
-        if service is None or not service.slow:
-            respond(answer())
-        else:
-            future = self._loop.run_in_executor(self._threads, answer)
-            future.add_done_callback(lambda done: respond(done.result()))
+        ask = self._worker.ask_of(model, asked, version=version)
+        ask.sender, ask.answer = respond, answer
+        _take_headers(ask, headers)
+        self._worker.submit(ask)
+
+    def _defect(self, path: str) -> Response:
+        logger.exception("a request was not answered", extra={"path": path})
+        return error_response(InternalError("a defect of the worker; its log has the details"), path)
 
     def _read(self, body: bytes, length: str | None, model: str, version: str | None) -> InferRequest:
         if length is None:
@@ -236,6 +194,45 @@ class InferenceApp:
         return read_request(
             body, size, None if size else self._worker.state.service(model).of(version).signature.inputs
         )
+
+
+def _predicted(ask: Ask, *, single: bool) -> Response:
+    if ask.error is not None:
+        return error_response(ask.error)
+    found = outcomes(ask)
+    if not single:
+        return json_response({"predictions": [reply_data(outcome) for outcome in found]})
+    if isinstance(found[0], FlyballError):
+        return error_response(found[0])
+    return json_response(found[0])
+
+
+def _take_headers(ask: Ask, headers: Mapping[str, str]) -> None:
+    """The deadline and the priority of a request; the stricter deadline of header and body counts."""
+    ask.arrived = time.monotonic()
+    given = headers.get(DEADLINE)
+    if given is not None:
+        milliseconds = _number(DEADLINE, given, "milliseconds above 0")
+        if not 0 < milliseconds <= LONGEST_MS:
+            raise _bad_header(DEADLINE, given, "milliseconds above 0")
+        timeout = max(1, int(milliseconds * 1_000))
+        ask.timeout_us = timeout if ask.timeout_us is None else min(ask.timeout_us, timeout)
+    given = headers.get(PRIORITY)
+    if given is not None:
+        ask.priority = int(_number(PRIORITY, given, "1 for the highest, or more"))
+        if ask.priority < 1:
+            raise _bad_header(PRIORITY, given, "1 for the highest, or more")
+
+
+def _number(name: str, given: str, right: str) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        raise _bad_header(name, given, right) from None
+
+
+def _bad_header(name: str, given: str, right: str) -> InvalidError:
+    return InvalidError(f"the header {name} is {given[:40]!r}; it must be {right}", code="bad_request")
 
 
 def _decode(body: bytes) -> dict[str, Any]:

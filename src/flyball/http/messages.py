@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -46,7 +46,18 @@ class Response:
 
 
 Respond = Callable[[Response], None]
-App = Callable[[Request, Respond], None]
+
+
+class Exchange(Protocol):
+    """Where the one reply to a request goes. `gone`: the client has left, so that nobody waits for it."""
+
+    @property
+    def gone(self) -> bool: ...
+
+    def __call__(self, response: Response, /) -> None: ...
+
+
+App = Callable[[Request, Exchange], None]
 
 
 def json_response(data: Any, status: int = 200) -> Response:
@@ -67,6 +78,8 @@ def error_response(error: FlyballError, path: str = "") -> Response:
     response = json_response(body, status_of(error))
     if response.status == HTTPStatus.UNAUTHORIZED:
         response.headers = (("www-authenticate", "Bearer"),)
+    elif response.status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        response.headers = (("retry-after", str(max(1, int(error.details.get("retry_after", 1))))),)
     return response
 
 

@@ -1,40 +1,13 @@
-"""Batches: what arrives in one tick is answered together, and one bad row fails alone."""
+"""A batch in which one bad row fails alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from flyball.kernel.errors import FlyballError, InternalError, InvalidError
 from flyball.serving.ports import Matrix, Score
-
-Item = TypeVar("Item")
-
-
-class TickBatcher(Generic[Item]):
-    """Collects items until the event loop's tick ends, then hands them over as one list: no timer, no waiting.
-
-    Args:
-        soon: the loop's `call_soon`.
-        handle: takes the items of a tick; must not raise.
-    """
-
-    def __init__(self, soon: Callable[[Callable[[], None]], object], handle: Callable[[list[Item]], None]) -> None:
-        self._soon = soon
-        self._handle = handle
-        self._items: list[Item] = []
-
-    def add(self, item: Item) -> None:
-        if not self._items:
-            self._soon(self.flush)
-        self._items.append(item)
-
-    def flush(self) -> None:
-        items, self._items = self._items, []
-        if items:
-            self._handle(items)
 
 
 def score_rows(predict: Callable[[Matrix], Score], matrix: Matrix) -> tuple[Score | None, dict[int, FlyballError]]:

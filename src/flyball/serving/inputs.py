@@ -11,6 +11,27 @@ from flyball.kernel.errors import InvalidError, did_you_mean
 Row = dict[str, Any]
 
 
+class RowCheck:
+    """The check of a version's rows. A row that has every column, no null and no other field passes as it is."""
+
+    __slots__ = ("_columns", "_ignore", "_keep", "_names")
+
+    def __init__(self, columns: Sequence[ColumnSpec], *, keep: Collection[str], ignore: Collection[str]) -> None:
+        self._columns = tuple(columns)
+        self._names = frozenset(column.name for column in columns)
+        self._keep = frozenset(keep)
+        self._ignore = frozenset(ignore)
+
+    def __call__(self, row: Mapping[str, Any]) -> Row:
+        """Raises what `check_row` raises."""
+        if type(row) is dict and row.keys() == self._names and _PLAIN.issuperset(map(type, row.values())):
+            return row
+        return check_row(self._columns, row, keep=self._keep, ignore=self._ignore)
+
+
+_PLAIN = frozenset((str, int, float, bool))
+
+
 def check_row(
     columns: Sequence[ColumnSpec],
     row: Mapping[str, Any],

@@ -22,16 +22,19 @@ from typing import Any
 import msgspec
 
 from flyball.kernel.errors import ConflictError, InvalidError
-from flyball.kernel.files import FORMAT_VERSION, KEY_ID_NONE, sync_directory, translate_os_error
+from flyball.kernel.files import KEY_ID_NONE, sync_directory, translate_os_error
+from flyball.serving.blocks import expand
 
 HEADER = struct.Struct("<4sHH8x")
 FRAME = struct.Struct("<II")
 MAGIC = b"FBPL"
+LOG_VERSION = 2  # 1: a record a row, which is still read; 2: blocks of rows
 SEGMENT_BYTES = 16 * 1024 * 1024
 SEGMENT_SECONDS = 60.0
 LOCK_FILE = "lock"
 LOCK_SECONDS = 5.0  # how long a new worker waits for the one before it in its slot
 
+_encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder()
 
 
@@ -70,7 +73,8 @@ class PredictionWriter:
         self._begin_segment()
 
     def write(self, records: Sequence[dict[str, Any]], *, durable: bool = False) -> None:
-        """Append records; they are with the operating system on return, and on the disk if `durable`.
+        """Append records, or blocks of them (`blocks.py`); they are with the operating system on return, and on the
+        disk if `durable`.
 
         On a full disk nothing of the batch stays, and the `ExhaustedError` says so.
         """
@@ -78,14 +82,14 @@ class PredictionWriter:
             return
         frames = bytearray()
         for record in records:
-            body = msgspec.msgpack.encode(record)
+            body = _encoder.encode(record)
             frames += FRAME.pack(len(body), zlib.crc32(body))
             frames += body
         with self._lock:
             if self._size > HEADER.size and self._due():
                 self._begin_segment()
             self._append(bytes(frames))
-            self.records += len(records)
+            self.records += sum(record.get("n", 1) for record in records)
             self._unsynced = True
         if durable:
             self.sync()
@@ -133,7 +137,7 @@ class PredictionWriter:
         fd = -1
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-            if os.write(fd, HEADER.pack(MAGIC, FORMAT_VERSION, KEY_ID_NONE)) < HEADER.size:
+            if os.write(fd, HEADER.pack(MAGIC, LOG_VERSION, KEY_ID_NONE)) < HEADER.size:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             sync_directory(self._folder)
         except OSError as error:
@@ -209,7 +213,7 @@ class PredictionReader:
             start = max(offset, HEADER.size)
             file.seek(start)
             data = file.read() if end is None else file.read(max(0, end - start))
-        records = tuple(_decoder.decode(body) for body, _ in _frames(data))
+        records = tuple(record for body, _ in _frames(data) for record in expand(_decoder.decode(body)))
         whole = _whole(data)
         return Slice(records=records, end=start + whole, torn=whole < len(data))
 
@@ -270,9 +274,9 @@ def _check_header(header: bytes, name: str) -> None:
     magic, version, _ = HEADER.unpack(header)
     if magic != MAGIC:
         raise InvalidError(f"{name} is not a segment of a prediction log", code="bad_log")
-    if version > FORMAT_VERSION:
+    if version > LOG_VERSION:
         raise ConflictError(
-            f"{name} has format version {version}; this Flyball reads up to {FORMAT_VERSION}",
+            f"{name} has format version {version}; this Flyball reads up to {LOG_VERSION}",
             code="newer_format",
             hint="install the version of Flyball that wrote it, or a newer one",
         )

@@ -30,7 +30,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     """A service. `key` names the request fields that hold a request to one version; without them each is drawn.
-    `views`: `required` answers the service's default, not the model's, where views are at their defaults."""
+    `views`: `required` answers the service's default, not the model's, where views are at their defaults.
+    `max_batch` rows are scored together at most, and `queue` rows may wait for one version. `older`: a version that is
+    kept warm and answers what the others cannot."""
 
     routes: tuple[Route, ...]
     salt: str = ""
@@ -41,6 +43,10 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     pii: tuple[str, ...] = ()
     max_staleness: int = 3_600_000_000  # microseconds of domain time
     views: Literal["optional", "required"] = "optional"
+    max_batch: int = 1024
+    queue: int = 10_000
+    cache: bool = False
+    older: str = ""
 
 
 class VersionPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +102,8 @@ def _check_service(plan: ServingPlan, name: str, service: ServicePlan) -> None:
         raise InvalidError(
             f"the weights of service {name!r} are {weights}; they must sum to {TOTAL_WEIGHT}", code="bad_plan"
         )
+    if service.max_batch < 1 or service.queue < 1 or service.deadline_us < 1:
+        raise InvalidError(f"the limits of service {name!r} must be at least 1", code="bad_plan")
     for route in service.routes:
         version = plan.versions.get(route.version)
         if version is None or version.digest != route.digest:

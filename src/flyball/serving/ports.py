@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -14,6 +14,8 @@ from flyball.kernel.errors import FlyballError
 
 if TYPE_CHECKING:
     from flyball.serving.manifest import Manifest
+    from flyball.serving.request import Job
+    from flyball.serving.scoring import Result
 
 Matrix = npt.NDArray[np.float64]
 Score = npt.NDArray[np.float64]
@@ -33,6 +35,20 @@ class Runtime(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """The event loop, as asyncio spells it."""
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> object: ...
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer: ...
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> object: ...
 
 
 class OpenRuntime(Protocol):
@@ -106,24 +122,38 @@ class RecordLog(Protocol):
 
 
 class Observer(Protocol):
-    """Counts what a worker does. Never raises."""
+    """Counts what a worker does. Called on the event loop alone; never raises."""
 
-    def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None:
-        """One row: `outcome` is the reply's rung, or the code of its error."""
+    def batch(self, service: str, version: str, jobs: Sequence[Job], result: Result, began: float, took: float) -> None:
+        """A batch was scored in `took` seconds."""
         ...
 
-    def features(self, service: str, version: str, state: str, rows: int) -> None:
-        """Rows that were given features of a state: `fresh`, `stale` or `default`."""
+    def concluded(
+        self, rows: Sequence[int], owners: Sequence[Job], result: Result, latencies: Sequence[float], now: float
+    ) -> None:
+        """Predictions were made: these rows of a result, whose they are, and the seconds since they arrived."""
         ...
 
-    def batch(self, service: str, version: str, rows: int, model_us: int) -> None: ...
+    def failed(self, service: str, version: str, code: str, rows: int) -> None:
+        """Rows were refused at arrival."""
+        ...
+
+    def dropped(self, service: str, version: str, reason: str, rows: int) -> None:
+        """Rows are not computed, or not for anybody."""
+        ...
 
 
 class NoObserver:
     """Counts nothing."""
 
-    def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None: ...
+    def batch(
+        self, service: str, version: str, jobs: Sequence[Job], result: Result, began: float, took: float
+    ) -> None: ...
 
-    def features(self, service: str, version: str, state: str, rows: int) -> None: ...
+    def concluded(
+        self, rows: Sequence[int], owners: Sequence[Job], result: Result, latencies: Sequence[float], now: float
+    ) -> None: ...
 
-    def batch(self, service: str, version: str, rows: int, model_us: int) -> None: ...
+    def failed(self, service: str, version: str, code: str, rows: int) -> None: ...
+
+    def dropped(self, service: str, version: str, reason: str, rows: int) -> None: ...

@@ -37,13 +37,9 @@ class Privacy:
             return dict(values)
         return {name: pii_digest(key, v) if name in self.fields else v for name, v in values.items()}
 
-    def hide_features(self, names: Iterable[str], values: Iterable[float], key: bytes) -> dict[str, Any]:
-        """Features by name, null for NaN; those that are computed from pii as keyed digests."""
-        shown: dict[str, Any] = {}
-        for name, value in zip(names, values, strict=True):
-            plain = value if math.isfinite(value) else None
-            shown[name] = pii_digest(key, plain) if name in self.features else plain
-        return shown
+    def digest(self, value: float, key: bytes) -> Any:
+        """The digest of a feature's value; null for NaN."""
+        return pii_digest(key, value) if math.isfinite(value) else None
 
 
 def _reads_pii(spec: FeatureSpec, manifest: Manifest, columns: Mapping[str, set[str]]) -> bool:

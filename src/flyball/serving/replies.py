@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flyball.kernel.errors import FlyballError, UnavailableError
-from flyball.serving.plan import Route
-from flyball.serving.ports import FeatureState
-from flyball.serving.state import Served
+from flyball.kernel.errors import FlyballError, InternalError, UnavailableError
+
+if TYPE_CHECKING:
+    from flyball.serving.request import Ask, Job
 
 Reply = dict[str, Any]
 Outcome = Reply | FlyballError  # of one row
@@ -31,35 +31,51 @@ def reply_data(outcome: Outcome) -> Reply:
     return {"error": outcome.to_data()} if isinstance(outcome, FlyballError) else outcome
 
 
-def reply_of(
-    service: str,
-    answer: Reply,
-    *,
-    id: str,
-    at: int,
-    route: Route,
-    served: Served,
-    rung: str,
-    state: FeatureState,
-    behind: int,
-    values: list[float] | None,
-) -> Reply:
-    """`features` says what the views' values are worth; stale ones say by how much state was behind."""
+def outcomes(ask: Ask) -> list[Outcome]:
+    """What came of each row of a request that was answered, in the order of its rows."""
+    if len(ask.jobs) == 1:
+        return [outcome_of(ask.jobs[0], k) for k in range(len(ask.jobs[0].ids))]
+    found: list[Outcome | None] = [None] * len(ask.rows)
+    for job in ask.jobs:
+        for k, at in enumerate(job.indexes or range(len(job.ids))):
+            found[at] = outcome_of(job, k)
+    return [outcome for outcome in found if outcome is not None]
+
+
+def outcome_of(job: Job, k: int) -> Outcome:
+    """The reply to a job's row. `features` says what the views' values are worth; stale ones say by how much state was
+    behind; `routed` is the version that was asked where another answered."""
+    result = job.result
+    if result is None:
+        return job.error or InternalError("the row was not answered", code="not_answered")
+    row = job.start + k
+    answer = result.answers[row]
+    if answer is None:
+        return result.errors[row]
+    state = result.states if isinstance(result.states, str) else result.states[row]
     reply = {
-        "prediction_id": id,
+        "prediction_id": job.ids[k],
         **answer,
-        "service": service,
-        "version": route.version,
-        "arm": route.arm,
-        "rung": rung,
+        "service": job.service.name,
+        "version": job.route.version,
+        "arm": job.route.arm,
+        "rung": result.rungs.get(row, "model") if result.rungs else "model",
         "features": state,
-        "at": at,
+        "at": job.at,
     }
+    if result.by and row in result.by:
+        reply["routed"], reply["version"] = job.route.version, result.by[row].ref
+    batch = result.batch
+    if batch is None:
+        return reply
     if state == "stale":
-        reply["features_behind_us"] = behind
-    if served.loaded.runtime is None and values is not None:
-        names = [spec.name for spec in served.manifest.features]
-        reply["values"] = {n: v if np.isfinite(v) else None for n, v in zip(names, values, strict=True)}
+        reply["features_behind_us"] = batch.behind(job.at)
+    place = result.places[row]
+    if job.served.loaded.runtime is None and place is not None:
+        values = batch.matrix[place].tolist()
+        reply["values"] = {
+            n: v if np.isfinite(v) else None for n, v in zip(job.served.feature_names, values, strict=True)
+        }
     return reply
 
 

@@ -1,7 +1,7 @@
 """The core of a worker, without sockets: a plan in, replies with receipts out.
 
-Every reply was logged before it is returned. A request's rows are routed, checked, given features and scored in groups
-of one version, whatever requests they came with.
+Every reply was logged before it is given. A request's rows are routed to versions; the rows of a version that came in
+one turn of the event loop are answered together, whatever requests they came with.
 """
 
 from __future__ import annotations
@@ -9,74 +9,39 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from flyball.kernel.clock import Clock
-from flyball.kernel.errors import FlyballError, InvalidError, LateError
+from flyball.kernel.errors import FlyballError, InternalError, InvalidError
 from flyball.kernel.times import show_time
-from flyball.serving.batcher import model_error, score_rows
+from flyball.serving.batcher import model_error
+from flyball.serving.blocks import Block, block_of
+from flyball.serving.dispatcher import Dispatcher, late
 from flyball.serving.guard import GuardedFeatures
 from flyball.serving.ids import PredictionIds
-from flyball.serving.inputs import check_row
+from flyball.serving.ladder import climb_down, without_model
 from flyball.serving.oip_reply import write_reply
 from flyball.serving.oip_request import InferRequest, read_request
-from flyball.serving.outputs import answers, default_answer
 from flyball.serving.plan import Route, decode
-from flyball.serving.ports import (
-    FeatureBatch,
-    FeatureReader,
-    FeatureState,
-    NoObserver,
-    Observer,
-    OpenRuntime,
-    RecordLog,
-    Tensors,
-)
-from flyball.serving.records import error_data, tensor_data
-from flyball.serving.replies import Outcome, Reply, no_features, parameters_of, reply_data, reply_of
-from flyball.serving.router import choose, key_of, propensity, unit_of
+from flyball.serving.ports import FeatureReader, Loop, NoObserver, Observer, OpenRuntime, RecordLog, Tensors, Timer
+from flyball.serving.replies import Reply, outcomes, parameters_of, reply_data
+from flyball.serving.request import Ask, Job
+from flyball.serving.router import choose, key_of, unit_of
+from flyball.serving.scoring import Result, score
 from flyball.serving.state import Served, Service, State, load
-from flyball.serving.tensor_model import check_tensors, infer_rows, own_fields
+from flyball.serving.tensor_batch import rows_of as request_rows
+from flyball.serving.tensor_model import check_tensors
 from flyball.serving.tensors import reply_tensors, rows_of
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ask:
-    """One request: rows of fields for a service. `at`: domain time, None for now; `version`: None to be routed;
-    `arrived`: monotonic seconds, None for now."""
-
-    service: str
-    rows: Sequence[Any]
-    at: int | None = None
-    version: str | None = None
-    arrived: float | None = None
-
-
-@dataclass(slots=True)
-class _Row:
-    """A row on its way: what it asks, where it went, and what came of it."""
-
-    ask: int
-    index: int
-    id: str
-    given: Any
-    at: int
-    arrived: float
-    route: Route
-    served: Served
-    key: dict[str, Any] | None
-    fields: dict[str, Any] = field(default_factory=dict)
-    outcome: Outcome | None = None
-
-
 class Worker:
-    """Serves a plan. Safe for several threads.
+    """Serves a plan, on the event loop that `run_on` names; until then, at once and on whoever asks.
 
     Args:
         features: reads features from online state.
@@ -108,9 +73,15 @@ class Worker:
         self._monotonic = monotonic
         self._wall = wall
         self._ids = PredictionIds()
-        self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._loading = threading.Lock()
         self._state = State()
+        self._now = _Now()
+        self._dispatcher = self._make_dispatcher(self._now, threads=False)
+
+    def run_on(self, loop: Loop) -> None:
+        """Answer on this event loop from now on: slow versions get threads of their own, and deadlines their timers."""
+        self._dispatcher = self._make_dispatcher(loop, threads=True)
 
     @property
     def state(self) -> State:
@@ -136,68 +107,58 @@ class Worker:
             if decoded.segments > served.segments:
                 self._log.begin_segment()
 
+    def submit(self, ask: Ask) -> None:
+        """Take a request; its `answer` is called when it has one, which may be before this returns. Never raises."""
+        try:
+            self._route(self._state, ask)
+        except FlyballError as error:
+            self._refuse(ask, error)
+        except Exception:
+            logger.exception("a request was not taken", extra={"service": ask.service})
+            self._refuse(ask, InternalError("a defect of the worker; its log has the details"))
+
     def predict(
         self, service: str, rows: Sequence[Any], *, at: int | None = None, version: str | None = None
     ) -> list[Reply]:
-        """Replies, one a row. A row that fails has `{"error": {...}}` in its place; what fails as a whole raises."""
-        outcomes = self.predict_many([Ask(service=service, rows=rows, at=at, version=version)])[0]
-        if isinstance(outcomes, FlyballError):
-            raise outcomes
-        return [reply_data(outcome) for outcome in outcomes]
+        """Replies, one a row, at once. A row that fails has `{"error": {...}}` in its place; what fails as a whole
+        raises. For a worker without an event loop; safe for several threads."""
+        ask = Ask(service=service, rows=rows, at=at, version=version)
+        self.answer([ask])
+        if ask.error is not None:
+            raise ask.error
+        return [reply_data(outcome) for outcome in outcomes(ask)]
 
-    def predict_many(self, asks: Sequence[Ask]) -> list[list[Outcome] | FlyballError]:
-        """Answer the requests of a tick together; a request that fails as a whole has its error in its place."""
-        return self._predict(self._state, asks)
-
-    def _predict(self, state: State, asks: Sequence[Ask]) -> list[list[Outcome] | FlyballError]:
-        results: list[list[Outcome] | FlyballError] = []
-        rows: list[_Row] = []
-        for ask in asks:
-            try:
-                rows.extend(self._rows(state, ask, len(results)))
-                results.append([])
-            except FlyballError as error:
-                results.append(error)
-        groups: dict[tuple[str, str], list[_Row]] = {}
-        for row in rows:
-            self._check(state, row, asks[row.ask].service)
-            if row.outcome is None:
-                groups.setdefault((asks[row.ask].service, row.route.version), []).append(row)
-        records: list[dict[str, Any]] = []
-        for (name, _), group in groups.items():
-            records.extend(self._answer(state.services[name], group))
-        durable = any(state.services[name].plan.log == "durable" for name, _ in groups)
-        failed = self._write(records, durable=durable)
-        for row in rows:
-            outcome = row.outcome if failed is None or isinstance(row.outcome, FlyballError) else failed
-            slot = results[row.ask]
-            if isinstance(slot, list) and outcome is not None:
-                slot.append(outcome)
-            self._count(asks[row.ask].service, row, outcome)
-        return results
+    def answer(self, asks: Sequence[Ask]) -> None:
+        """Answer requests together, at once; as `predict`."""
+        with self._asking:
+            for ask in asks:
+                self.submit(ask)
+            self._now.run()
 
     def infer(self, model: str, request: Mapping[str, Any], *, version: str | None = None) -> dict[str, Any]:
-        """Answer an Open Inference Protocol request; outputs are JSON tensors. `model` is a service."""
+        """Answer an Open Inference Protocol request at once; outputs are JSON tensors. `model` is a service."""
         asked = read_request(msgspec.json.encode(request))
-        name, number, outputs, labels = self.infer_tensors(model, asked, version=version)
-        reply: dict[str, Any] = msgspec.json.decode(write_reply(asked, name, number, outputs, labels)[0])
+        ask = self.ask_of(model, asked, version=version)
+        self.answer([ask])
+        number, outputs, labels = inferred(ask)
+        reply: dict[str, Any] = msgspec.json.decode(write_reply(asked, model, number, outputs, labels)[0])
         return reply
 
-    def infer_tensors(
-        self, model: str, request: InferRequest, *, version: str | None = None
-    ) -> tuple[str, str, Tensors, dict[str, Any]]:
-        """The service's name, the version's number, the outputs that the request asks for, in its order, and the
-        reply's labels."""
-        state = self._state  # one for the whole request: another plan may be loaded meanwhile
-        service = state.service(model)
+    def ask_of(self, model: str, request: InferRequest, *, version: str | None = None) -> Ask:
+        """What a request of the protocol asks: rows of fields, or the model's own tensors."""
+        service = self._state.service(model)
         described = service.of(version)
-        request.check_outputs([spec.name for spec in described.signature.outputs])
-        if described.manifest.takes_tensors:
-            served, outputs = self._infer_own(state, service, request.tensors, version)
-            labels: dict[str, Any] = {}
+        if request.outputs:
+            request.check_outputs(described.output_names)
+        manifest = described.manifest
+        ask = Ask(service=model, version=version, timeout_us=request.timeout_us, on=service)
+        if request.priority is not None:
+            ask.priority = request.priority
+        if manifest.takes_tensors:
+            ask.tensors = request.tensors
         else:
-            served, outputs, labels = self._infer_fields(state, service, request.tensors, version)
-        return model, served.ref.rpartition("/")[2], request.select(outputs), labels
+            ask.rows = rows_of(request.tensors, manifest.inputs, service.plan.key)
+        return ask
 
     def status(self) -> dict[str, Any]:
         state = self._state
@@ -207,7 +168,7 @@ class Worker:
             "services": {
                 name: {
                     "routes": [{"version": r.version, "weight": r.weight, "arm": r.arm} for r in service.plan.routes],
-                    "slow": service.slow,
+                    "lanes": {ref: _lane_data(served) for ref, served in service.versions.items()},
                 }
                 for name, service in state.services.items()
             },
@@ -216,32 +177,132 @@ class Worker:
             "log": self._log.position(),
         }
 
-    def _rows(self, state: State, ask: Ask, index: int) -> list[_Row]:
-        """Route each row of a request."""
-        service = state.service(ask.service)
+    def _make_dispatcher(self, loop: Loop, *, threads: bool) -> Dispatcher:
+        return Dispatcher(
+            loop,
+            score=lambda jobs: score(jobs, self._features),
+            finish=self._finish,
+            give_up=self._give_up,
+            threads=threads,
+            monotonic=self._monotonic,
+        )
+
+    def _route(self, state: State, ask: Ask) -> None:
+        """Make the jobs of a request and hand them to their versions."""
+        service = ask.on or state.service(ask.service)
+        plan = service.plan
         now = self._monotonic()
         arrived = now if ask.arrived is None else ask.arrived
-        if (now - arrived) * 1_000_000 > service.plan.deadline_us:
-            raise LateError(
-                f"the request waited longer than its deadline of {service.plan.deadline_us} µs",
-                code="deadline_passed",
-                hint="send fewer requests at once, or serve with more workers",
-            )
+        allowed = plan.deadline_us if ask.timeout_us is None else min(ask.timeout_us, plan.deadline_us)
+        deadline = arrived + allowed / 1_000_000
         at = self._at(ask)
-        fixed = service.find(ask.version) if ask.version is not None else None
-        with self._lock:
-            ids = [self._ids.new() for _ in ask.rows]
-        rows = []
-        for position, (id, given) in enumerate(zip(ids, ask.rows, strict=True)):
-            key = key_of(service.plan, given) if isinstance(given, Mapping) else None
-            if fixed is None:
-                route = choose(service.plan, unit_of(key, id))
-                served = service.versions[route.version]
-            else:
-                served = fixed
-                route = Route(version=fixed.ref, digest=fixed.loaded.digest, weight=10_000, arm="pinned")
-            rows.append(_Row(index, position, id, given, at, arrived, route, served, key))
-        return rows
+        if ask.tensors is not None:
+            jobs = [self._tensor_job(service, ask, ask.tensors, at, arrived, deadline)]
+        else:
+            jobs = self._row_jobs(service, ask, at, arrived, deadline)
+        ask.jobs, ask.pending = jobs, len(jobs)
+        if not jobs:
+            ask.answer(ask)
+            return
+        for job in jobs:
+            try:
+                if now > deadline:
+                    raise late(job)
+                self._dispatcher.add(job)
+            except FlyballError as error:
+                self._give_up(job, error)
+
+    def _row_jobs(self, service: Service, ask: Ask, at: int, arrived: float, deadline: float) -> list[Job]:
+        plan, rows = service.plan, ask.rows
+        ids = [self._ids.new() for _ in rows]
+        if not rows:
+            return []
+        if ask.version is not None:
+            served = service.find(ask.version)
+            route = Route(version=served.ref, digest=served.loaded.digest, weight=10_000, arm="pinned")
+            return [self._job(ask, service, route, ids, list(rows), None, at, arrived, deadline)]
+        keys = None
+        if plan.key:
+            keys = [key_of(plan, row) if isinstance(row, Mapping) else None for row in rows]
+        if len(plan.routes) == 1:
+            return [self._job(ask, service, plan.routes[0], ids, rows, keys, at, arrived, deadline)]
+        routed: dict[str, tuple[Route, list[int]]] = {}
+        for i, id in enumerate(ids):
+            route = choose(plan, unit_of(None if keys is None else keys[i], id))
+            routed.setdefault(route.version, (route, []))[1].append(i)
+        if len(routed) == 1:
+            return [self._job(ask, service, route, ids, rows, keys, at, arrived, deadline)]
+        jobs = []
+        for route, places in routed.values():
+            part = self._job(
+                ask,
+                service,
+                route,
+                [ids[i] for i in places],
+                [rows[i] for i in places],
+                None if keys is None else [keys[i] for i in places],
+                at,
+                arrived,
+                deadline,
+            )
+            part.indexes = places
+            jobs.append(part)
+        return jobs
+
+    def _job(
+        self,
+        ask: Ask,
+        service: Service,
+        route: Route,
+        ids: list[str],
+        given: Sequence[Any],
+        keys: list[dict[str, Any] | None] | None,
+        at: int,
+        arrived: float,
+        deadline: float,
+    ) -> Job:
+        served = service.versions[route.version]
+        return Job(
+            ask,
+            service,
+            served,
+            route,
+            ids=ids,
+            given=given,
+            keys=keys,
+            at=at,
+            arrived=arrived,
+            deadline=deadline,
+            count=len(ids),
+        )
+
+    def _tensor_job(
+        self, service: Service, ask: Ask, tensors: Tensors, at: int, arrived: float, deadline: float
+    ) -> Job:
+        """The job of a request with a model's own tensors: one prediction, however many rows they have."""
+        id = self._ids.new()
+        if ask.version is not None:
+            served = service.find(ask.version)
+            route = Route(version=served.ref, digest=served.loaded.digest, weight=10_000, arm="pinned")
+        else:
+            route = choose(service.plan, unit_of(None, id))
+            served = service.versions[route.version]
+        own = served.signature
+        check_tensors(own.inputs, tensors)
+        return Job(
+            ask,
+            service,
+            served,
+            route,
+            ids=[id],
+            given=(),
+            keys=None,
+            at=at,
+            arrived=arrived,
+            deadline=deadline,
+            tensors=tensors,
+            count=max(1, request_rows(own, tensors)),
+        )
 
     def _at(self, ask: Ask) -> int:
         now = self._clock.now()
@@ -251,198 +312,150 @@ class Worker:
             )
         return now if ask.at is None else ask.at
 
-    def _check(self, state: State, row: _Row, service: str) -> None:
-        """Check the row's fields, or note what is wrong with them: its sender's error, not the version's."""
-        manifest = row.served.manifest
+    def _refuse(self, ask: Ask, error: FlyballError) -> None:
+        ask.error = error
+        ask.answer(ask)
+
+    def _give_up(self, job: Job, error: FlyballError) -> None:
+        """A job that its version does not answer: another rung may. What nobody waits for is dropped."""
+        job.done = True
+        if job.ask.left:
+            self._observer.dropped(job.service.name, job.route.version, "client_left", job.count)
+            return
+        self._observer.dropped(job.service.name, job.route.version, error.code, job.count)
+        result = without_model(job, error, self._features)
+        if not result.rungs:
+            job.error = error
+        if result.rungs or job.accepted:
+            job.done = False
+            self._conclude([job], result)
+        else:  # refused at arrival: no prediction, no record
+            self._observer.failed(job.service.name, job.route.version, error.code, len(job.ids))
+            self._answered(job.ask)
+
+    def _finish(self, jobs: Sequence[Job], result: Result, began: float, took: float) -> None:
+        """A batch was scored: what failed climbs down, all is logged, then answered."""
+        served, service = jobs[0].served, jobs[0].service
+        self._observer.batch(service.name, served.ref, jobs, result, began, took)
+        if result.errors:
+            climb_down(result, jobs, self._features)
+            codes = sorted({error.code for error in result.errors.values() if not isinstance(error, InvalidError)})
+            if codes:
+                extra = {"service": service.name, "version": served.ref, "rows": len(result.errors), "codes": codes}
+                logger.warning("rows were not scored", extra=extra)
+        self._conclude(jobs, result)
+
+    def _conclude(self, jobs: Sequence[Job], result: Result) -> None:
+        """Log the rows of jobs that nobody answered yet, then answer them."""
+        live = [job for job in jobs if not job.done]
+        if not live:
+            return
+        now = self._monotonic()
+        rows, owners = _predictions(live, result)
+        latencies = [now - job.arrived for job in owners]
+        if rows:
+            states = result.states if isinstance(result.states, str) else [result.states[row] for row in rows]
+            wall = self._wall()
+            block = block_of(rows, owners, result, states, latencies, wall=wall, pii_key=self._pii_key)
+            failed = self._write(block, durable=live[0].service.plan.log == "durable")
+            if failed is not None:
+                for row in rows:
+                    result.answers[row], result.errors[row] = None, failed
+        self._observer.concluded(rows, owners, result, latencies, now)
+        for job in live:
+            job.result, job.done = result, True
+            self._answered(job.ask)
+
+    def _answered(self, ask: Ask) -> None:
+        ask.pending -= 1
+        if ask.pending:
+            return
+        if len(ask.jobs) == 1 and ask.jobs[0].error is not None:
+            ask.error = ask.jobs[0].error
         try:
-            if not isinstance(row.given, Mapping):
-                raise InvalidError("a row must be an object of fields and values", code="bad_rows")
-            if manifest.takes_tensors:
-                row.fields = own_fields(row.served.signature.inputs, row.given)
-            else:
-                key = state.services[service].plan.key
-                row.fields = check_row(manifest.inputs, row.given, keep=key, ignore=row.served.ignored)
-        except FlyballError as error:
-            row.outcome = error
+            ask.answer(ask)
+        except Exception:
+            logger.exception("an answer could not be given", extra={"service": ask.service})
 
-    def _answer(self, service: Service, rows: list[_Row]) -> list[dict[str, Any]]:
-        """Score one group of one version; sets the rows' outcomes and gives their records."""
-        served = rows[0].served
-        started = self._monotonic()
-        batch, answered, errors = self._score(service, served, rows)
-        model_us = int((self._monotonic() - started) * 1_000_000)
-        served.timings.append(model_us)
-        self._observer.batch(service.name, served.ref, len(rows), model_us)
-        names = [spec.name for spec in served.manifest.features]
-        matrix = batch.matrix.tolist() if batch is not None else []
-        if errors:
-            codes = sorted({error.code for error in errors.values()})
-            extra = {"service": service.name, "version": served.ref, "rows": len(errors), "codes": codes}
-            logger.warning("rows were not scored", extra=extra)
-        records = []
-        for position, row in enumerate(rows):
-            error = errors.get(position)
-            values = matrix[position] if matrix and position not in (batch.errors if batch else ()) else None
-            answer = answered.get(position)
-            rung = "model"
-            if isinstance(error, InvalidError):
-                row.outcome = error  # its sender's mistake, not the version's: no prediction
-                continue
-            if error is not None:
-                rung = "error"
-                if service.plan.default is not None:
-                    answer, rung = default_answer(served.manifest.task, service.plan.default), "default"
-            state: FeatureState = "fresh"
-            if batch is not None:
-                state = batch.state_of(position, row.at, max_staleness=service.plan.max_staleness)
-            self._observer.features(service.name, served.ref, state, 1)
-            row.outcome = error
-            if answer is not None:
-                row.outcome = reply_of(
-                    service.name,
-                    answer,
-                    id=row.id,
-                    at=row.at,
-                    route=row.route,
-                    served=row.served,
-                    rung=rung,
-                    state=state,
-                    behind=batch.behind(row.at) if batch is not None else 0,
-                    values=values,
-                )
-            record = self._record(service, row, answer, rung, error, len(rows))
-            record["feature_state"] = state
-            if batch is not None:
-                record["lsn"], record["known_through"] = dict(batch.lsn), dict(batch.known_through)
-            if values is not None:
-                record["features"] = served.privacy.hide_features(names, values, self._pii_key)
-            records.append(record)
-        return records
-
-    def _score(
-        self, service: Service, served: Served, rows: list[_Row]
-    ) -> tuple[FeatureBatch | None, dict[int, Reply], dict[int, FlyballError]]:
-        """Features, answers and errors of a group, by position."""
-        manifest, runtime = served.manifest, served.loaded.runtime
-        if manifest.takes_tensors and runtime is not None:
-            answered, failed = infer_rows(runtime, served.signature.inputs, [row.fields for row in rows])
-            return None, answered, failed
+    def _write(self, block: Block, *, durable: bool) -> FlyballError | None:
+        """Log a block; an error means that nothing of it may be answered."""
         try:
-            batch = self._features.read(
-                manifest,
-                [row.fields for row in rows],
-                [row.at for row in rows],
-                version=served.loaded.digest,
-                deadline_us=service.plan.deadline_us,
-            )
-        except Exception as error:
-            logger.exception("features could not be read", extra={"version": served.ref})
-            return None, {}, dict.fromkeys(range(len(rows)), model_error(error))
-        errors = dict(batch.errors)
-        good = [position for position in range(len(rows)) if position not in errors]
-        if batch.state == "default" and service.plan.views == "required":
-            return batch, {}, errors | dict.fromkeys(good, no_features())
-        if runtime is None:
-            return batch, {position: {"prediction": None} for position in good}, errors
-        if not good:
-            return batch, {}, errors
-        matrix = batch.matrix if not errors else batch.matrix[good]
-        scores, failed = score_rows(runtime.predict, matrix)
-        errors |= {good[position]: error for position, error in failed.items()}
-        if scores is None:
-            return batch, {}, errors
-        found = zip(good, answers(manifest.task, scores), strict=True)
-        return batch, {position: answer for position, answer in found if position not in errors}, errors
-
-    def _record(
-        self,
-        service: Service,
-        row: _Row,
-        answer: Reply | None,
-        rung: str,
-        error: FlyballError | None,
-        size: int,
-    ) -> dict[str, Any]:
-        privacy = row.served.privacy
-        return {
-            "id": row.id,
-            "service": service.name,
-            "version": row.route.version,
-            "arm": row.route.arm,
-            "propensity": propensity(row.route),
-            "at": row.at,
-            "wall": self._wall(),
-            "latency_us": int((self._monotonic() - row.arrived) * 1_000_000),
-            "batch": size,
-            "key": None if row.key is None else privacy.hide(row.key, self._pii_key),
-            "inputs": privacy.hide(row.fields, self._pii_key),
-            "features": {},
-            "lsn": {},
-            "known_through": {},
-            "output": answer,
-            "rung": rung,
-            "feature_state": "fresh",
-            "error": None if error is None else error_data(error),
-            "usage": {"rows": 1},
-            "cost": None,
-        }
-
-    def _infer_fields(
-        self, state: State, service: Service, given: Tensors, version: str | None
-    ) -> tuple[Served, Tensors, dict[str, Any]]:
-        served = service.of(version)
-        rows = rows_of(given, served.manifest.inputs, service.plan.key)
-        outcomes = self._predict(state, [Ask(service=service.name, rows=rows, version=version)])[0]
-        if isinstance(outcomes, FlyballError):
-            raise outcomes
-        replies: list[Reply] = []
-        for outcome in outcomes:
-            if isinstance(outcome, FlyballError):
-                raise outcome
-            replies.append(outcome)
-        if replies:
-            served = service.find(replies[0]["version"])
-        return served, reply_tensors(replies), parameters_of(replies)
-
-    def _infer_own(self, state: State, service: Service, given: Tensors, version: str | None) -> tuple[Served, Tensors]:
-        """A model of its own tensors: one prediction, and one record, for the request."""
-        row = self._rows(state, Ask(service=service.name, rows=[{}], version=version), 0)[0]
-        started = self._monotonic()
-        runtime = row.served.loaded.runtime
-        outputs: Tensors = {}
-        error: FlyballError | None = None
-        try:
-            check_tensors(row.served.signature.inputs, given)
-            outputs = runtime.infer(given) if runtime is not None else {}
-        except InvalidError:
-            raise
-        except Exception as caught:
-            error = model_error(caught)
-        model_us = int((self._monotonic() - started) * 1_000_000)
-        row.served.timings.append(model_us)
-        self._observer.batch(service.name, row.served.ref, 1, model_us)
-        row.fields = {name: tensor_data(array) for name, array in given.items()}
-        answer = {"prediction": {name: tensor_data(array) for name, array in outputs.items()}}
-        rung = "model" if error is None else "error"
-        record = self._record(service, row, answer if error is None else None, rung, error, 1)
-        error = self._write([record], durable=service.plan.log == "durable") or error
-        self._count(service.name, row, error or {"rung": "model"})
-        if error is not None:
-            raise error
-        return row.served, outputs
-
-    def _write(self, records: list[dict[str, Any]], *, durable: bool) -> FlyballError | None:
-        """Log the records; an error means that nothing of them may be answered."""
-        if not records:
-            return None
-        try:
-            self._log.write(records, durable=durable)
+            self._log.write([block], durable=durable)
         except Exception as error:
             logger.exception("predictions could not be logged, so they are not answered")
             return model_error(error)
         return None
 
-    def _count(self, service: str, row: _Row, outcome: Outcome | None) -> None:
-        name = outcome.code if isinstance(outcome, FlyballError) else str((outcome or {}).get("rung", ""))
-        latency_us = int((self._monotonic() - row.arrived) * 1_000_000)
-        self._observer.replied(service, row.route.version, name, latency_us)
+
+def inferred(ask: Ask) -> tuple[str, Tensors, dict[str, Any]]:
+    """The version's number, the outputs and the labels of a request with tensors that was answered.
+
+    Raises what it failed with.
+    """
+    if ask.error is not None:
+        raise ask.error
+    if ask.tensors is None:
+        replies: list[Reply] = []
+        for outcome in outcomes(ask):
+            if isinstance(outcome, FlyballError):
+                raise outcome
+            replies.append(outcome)
+        number = replies[0]["version"].rpartition("/")[2] if replies else ""
+        return number, reply_tensors(replies), parameters_of(replies)
+    (job,) = ask.jobs
+    result = job.result
+    if result is None:
+        raise job.error or InternalError("the request was not answered", code="not_answered")
+    outputs = result.outputs[job.start]
+    if outputs is None:
+        raise result.errors[job.start]
+    served = result.by.get(job.start, job.served) if result.by else job.served
+    labels = {"prediction_id": job.ids[0], "rung": result.rungs.get(job.start, "model")}
+    return served.ref.rpartition("/")[2], outputs, labels
+
+
+def _predictions(jobs: Sequence[Job], result: Result) -> tuple[list[int], list[Job]]:
+    """The rows that are predictions, which those are not that their senders got wrong, and whose they are."""
+    rows: list[int] = []
+    owners: list[Job] = []
+    for job in jobs:
+        for row in range(job.start, job.start + len(job.ids)):
+            if result.answers[row] is not None or not isinstance(result.errors.get(row), InvalidError):
+                rows.append(row)
+                owners.append(job)
+    return rows, owners
+
+
+def _lane_data(served: Served) -> dict[str, Any]:
+    lane = served.lane
+    return {
+        "mode": "inline" if lane.inline else "thread",
+        "waiting_rows": lane.waiting_rows,
+        "breaker": lane.breaker.state.value,
+        "row_us": round(lane.latency.expect(1) * 1e6),
+    }
+
+
+class _Now:
+    """A loop for one caller: what is to be done soon is done before it gets its answer."""
+
+    def __init__(self) -> None:
+        self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        self._soon.append((callback, args))
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        self.call_soon(callback, *args)
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
+        return _Never()
+
+    def run(self) -> None:
+        while self._soon:
+            callback, args = self._soon.popleft()
+            callback(*args)
+
+
+class _Never:
+    def cancel(self) -> None: ...

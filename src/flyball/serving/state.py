@@ -3,56 +3,51 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flyball.kernel.errors import FlyballError, NotFoundError, did_you_mean
+from flyball.serving.cache import Cache
+from flyball.serving.inputs import RowCheck
+from flyball.serving.lane import Lane
 from flyball.serving.manifest import Manifest, Signature
 from flyball.serving.plan import EMPTY, Route, ServicePlan, ServingPlan
 from flyball.serving.ports import OpenRuntime
 from flyball.serving.records import Privacy
 from flyball.serving.tensors import signature_of
 from flyball.serving.versions import LoadedVersion, load_version
+from flyball.serving.warming import warm_up
 
 logger = logging.getLogger(__name__)
 
-SLOW_US = 500  # a batch that takes longer holds up the event loop: it belongs on a thread
-TIMINGS = 64
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Served:
-    """A version as one service serves it.
+    """A version as one service serves it, and what this worker learned of it.
 
-    `ignored` are columns of the rows' source that a request may bring and the model does not read; `timings` are the
-    last batches' model times in microseconds; `signature` is what it takes and gives in the Open Inference Protocol.
+    Args:
+        check: of the rows that it takes.
+        cache: None where answers are not kept.
+        signature: what it takes and gives in the Open Inference Protocol.
+        model_seconds: what the model takes for one row, about.
     """
 
     ref: str
     loaded: LoadedVersion
     privacy: Privacy
-    ignored: frozenset[str] = frozenset()
-    timings: deque[int] = field(default_factory=lambda: deque(maxlen=TIMINGS))
-    signature: Signature = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "signature", signature_of(self.loaded.manifest))
+    check: RowCheck
+    key: tuple[str, ...] = ()
+    lane: Lane = field(default_factory=Lane)
+    cache: Cache | None = None
+    signature: Signature = field(default_factory=Signature)
+    output_names: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    model_seconds: float = 0.0
 
     @property
     def manifest(self) -> Manifest:
         return self.loaded.manifest
-
-    @property
-    def slow(self) -> bool:
-        """Whether a batch takes too long for the event loop: always in another process, else by the last batches."""
-        if self.manifest.kind == "process":
-            return True
-        if len(self.timings) < 8:
-            return False
-        ordered = sorted(self.timings)
-        return ordered[(len(ordered) * 95) // 100] > SLOW_US
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +75,6 @@ class Service:
         """The version with the most traffic: whose fields and tensors the service's metadata shows."""
         route: Route = max(self.plan.routes, key=lambda route: route.weight)
         return self.versions[route.version]
-
-    @property
-    def slow(self) -> bool:
-        return any(self.versions[route.version].slow for route in self.plan.routes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,9 +121,37 @@ def _service(
         found = loaded[version.digest]
         privacy = Privacy.of(found.manifest, service.pii)
         known = old.versions.get(ref) if old is not None else None
-        if known is not None and known.loaded is found and known.privacy == privacy:
+        if known is not None and known.loaded is found and known.privacy == privacy and known.key == service.key:
             versions[ref] = known
         else:
-            columns = {c.name for s in found.manifest.sources if s.name == found.manifest.rows for c in s.columns}
-            versions[ref] = Served(ref=ref, loaded=found, privacy=privacy, ignored=frozenset(columns))
+            versions[ref] = _served(ref, found, privacy, service)
+        served = versions[ref]
+        _limit(served, service)
+        if found.runtime is not None and not served.lane.latency.known:
+            warm_up(served.lane, found.runtime, found.manifest, found.sample)
     return Service(name=name, plan=service, versions=versions)
+
+
+def _served(ref: str, found: LoadedVersion, privacy: Privacy, service: ServicePlan) -> Served:
+    manifest, signature = found.manifest, signature_of(found.manifest)
+    ignored = {c.name for s in manifest.sources if s.name == manifest.rows for c in s.columns}
+    return Served(
+        ref=ref,
+        loaded=found,
+        privacy=privacy,
+        check=RowCheck(manifest.inputs, keep=service.key, ignore=ignored),
+        key=service.key,
+        signature=signature,
+        output_names=tuple(spec.name for spec in signature.outputs),
+        feature_names=tuple(spec.name for spec in manifest.features),
+    )
+
+
+def _limit(served: Served, service: ServicePlan) -> None:
+    """A service's limits may change under a version that stays."""
+    served.lane.max_rows = service.max_batch
+    served.lane.queue_rows = service.queue
+    if service.cache and served.cache is None:
+        served.cache = Cache()
+    elif not service.cache:
+        served.cache = None

@@ -15,19 +15,22 @@ from flyball.kernel.files import read_document
 from flyball.kernel.ids import digest as digest_of
 from flyball.kernel.ids import short
 from flyball.serving.manifest import MANIFEST, MANIFEST_FORMAT, Manifest, manifest_from_data
-from flyball.serving.ports import OpenRuntime, Runtime
+from flyball.serving.ports import Matrix, OpenRuntime, Runtime
 
 SAMPLES = "samples.npz"
+KEPT_ROWS = 64
 TOLERANCE = 1e-5  # relative and absolute: libraries vectorise float32 differently on another processor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedVersion:
-    """A version that was checked and is ready. `runtime` is None for features without a model."""
+    """A version that was checked and is ready. `runtime` is None for features without a model; `sample` are rows that
+    it was packed with."""
 
     digest: str
     manifest: Manifest
     runtime: Runtime | None
+    sample: Matrix | None = None
 
 
 def load_version(folder: Path, digest: str, open_runtime: OpenRuntime) -> LoadedVersion:
@@ -44,13 +47,14 @@ def load_version(folder: Path, digest: str, open_runtime: OpenRuntime) -> Loaded
     if not manifest.kind:
         return LoadedVersion(digest=digest, manifest=manifest, runtime=None)
     runtime = open_runtime(manifest.kind, folder, manifest)
+    sample = None
     try:
         if SAMPLES in manifest.files:
-            check_samples(folder / SAMPLES, manifest, runtime)
+            sample = check_samples(folder / SAMPLES, manifest, runtime)
     except BaseException:
         runtime.close()
         raise
-    return LoadedVersion(digest=digest, manifest=manifest, runtime=runtime)
+    return LoadedVersion(digest=digest, manifest=manifest, runtime=runtime, sample=sample)
 
 
 def read_manifest(folder: Path, digest: str) -> dict[str, Any]:
@@ -68,8 +72,8 @@ def read_manifest(folder: Path, digest: str) -> dict[str, Any]:
     return data
 
 
-def check_samples(path: Path, manifest: Manifest, runtime: Runtime) -> None:
-    """Ask the runtime what it was asked when the version was packed, and compare the answers.
+def check_samples(path: Path, manifest: Manifest, runtime: Runtime) -> Matrix | None:
+    """Ask the runtime what it was asked when the version was packed, and compare the answers; gives some of the rows.
 
     The file holds `inputs` (a matrix) and `outputs`, or `input:NAME` and `output:NAME` for a model of tensors.
     """
@@ -89,6 +93,8 @@ def check_samples(path: Path, manifest: Manifest, runtime: Runtime) -> None:
     for answer, expected in pairs:
         if answer is None or not _close(np.asarray(answer), expected, tolerance):
             raise _corrupt("the model does not answer its samples as it did when it was packed")
+    rows = arrays.get("inputs")
+    return None if rows is None or rows.ndim != 2 else np.array(rows[:KEPT_ROWS], dtype=np.float64)
 
 
 def _prefixed(arrays: dict[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:

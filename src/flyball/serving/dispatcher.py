@@ -1,0 +1,222 @@
+"""Brings rows to versions: the tick's rows of fast versions at once, those of slow ones by deadline, on a thread each.
+
+Event-driven: nothing polls, and nothing waits for a batch to fill. It is called by the event loop alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from flyball.kernel.errors import ExhaustedError, FlyballError, LateError, UnavailableError
+from flyball.serving.lane import Lane
+from flyball.serving.ports import Loop
+from flyball.serving.request import Job, place
+from flyball.serving.scoring import Result
+from flyball.serving.threads import LaneThread
+
+logger = logging.getLogger(__name__)
+
+Score = Callable[[Sequence[Job]], Result]
+Finish = Callable[[Sequence[Job], Result, float, float], None]
+GiveUp = Callable[[Job, FlyballError], None]
+
+
+class Dispatcher:
+    """Queues and runs the jobs of all versions.
+
+    Args:
+        score: scores the jobs of one version; must not raise.
+        finish: takes the jobs of a batch that nobody answered yet, the result, when it began and the seconds it took.
+        give_up: answers a job that was dropped, with why.
+        threads: False: everything runs at once on the caller, whatever it takes.
+        reserve: seconds before a job's deadline that its fallback is left.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        *,
+        score: Score,
+        finish: Finish,
+        give_up: GiveUp,
+        threads: bool = True,
+        reserve: float = 0.001,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._loop = loop
+        self._score = score
+        self._finish = finish
+        self._give_up = give_up
+        self._threads = threads
+        self._reserve = reserve
+        self._monotonic = monotonic
+        self._dirty: dict[int, Lane] = {}
+        self.in_flight = 0  # rows that were taken and are not answered
+
+    def add(self, job: Job) -> None:
+        """Take a job, for the end of this tick or for its lane's queue.
+
+        Raises:
+            LateError: `deadline_passed`.
+            ExhaustedError: `queue_full`, or `deadline_infeasible`, where it could not be answered in time.
+            UnavailableError: `version_failing`, while the version's breaker is open.
+        """
+        lane, now = job.served.lane, job.arrived
+        if lane.breaker.troubled and not lane.breaker.allows(now):
+            raise _failing(job, lane.breaker.retry_after(now))
+        if not self._threads or job.count <= lane.inline_rows:
+            lane.arrived.append(job)
+        else:
+            self._queue(lane, job, now)
+        if id(lane) not in self._dirty:
+            self._soon(lane)
+
+    def _soon(self, lane: Lane) -> None:
+        if not self._dirty:
+            self._loop.call_soon(self._turn)
+        self._dirty[id(lane)] = lane
+
+    def _queue(self, lane: Lane, job: Job, now: float) -> None:
+        if lane.waiting_rows + job.count > lane.queue_rows and lane.waiting_rows:
+            last = lane.lowest()
+            if last is None or last.ask.priority <= job.ask.priority:
+                raise _full(job, lane.latency.expect(lane.max_rows))
+            lane.leave(last)
+            self._give_up(last, _full(last, lane.latency.expect(lane.max_rows)))
+        if not lane.fits(now, job.count, job.deadline - self._reserve):
+            raise _infeasible(job, lane.latency.expect(lane.waiting_rows + job.count))
+        job.accepted = True
+        lane.push(job)
+
+    def _turn(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        for lane in dirty.values():
+            self.pump(lane)
+
+    def pump(self, lane: Lane) -> None:
+        """Run what a lane may run now."""
+        if lane.arrived:
+            self._inline(lane)
+        if not lane.running and lane.waiting_rows:
+            self._start(lane)
+        if lane.expiring:
+            self._arm(lane)
+
+    def _inline(self, lane: Lane) -> None:
+        """Score this tick's jobs here: together, or, where they are many, a part now and the others a turn later."""
+        jobs, lane.arrived = lane.arrived, []
+        if self._threads and len(jobs) > 1:
+            rows = 0
+            for i, job in enumerate(jobs):
+                rows += job.count
+                if rows > lane.inline_rows and i:
+                    jobs, lane.arrived = jobs[:i], jobs[i:]
+                    self._soon(lane)
+                    break
+        began = self._monotonic()
+        rows = place(jobs, began)
+        result = self._score(jobs)
+        lane.inline = True
+        self._done(lane, jobs, result, rows, began)
+
+    def _start(self, lane: Lane) -> None:
+        now = self._monotonic()
+        jobs, dropped = lane.take(now)
+        for job in dropped:
+            self._give_up(job, late(job))
+        if not jobs:
+            return
+        rows = place(jobs, now)
+        lane.running, lane.until, lane.inline = jobs, now + lane.latency.expect(rows), False
+        if lane.thread is None:
+            lane.thread = LaneThread(f"lane-{jobs[0].served.ref}")
+
+        def work() -> None:
+            began = self._monotonic()
+            result = self._score(jobs)
+            took = self._monotonic() - began
+            try:
+                self._loop.call_soon_threadsafe(self._returned, lane, jobs, result, rows, began, took)
+            except RuntimeError:
+                logger.warning("a batch ended after its worker", extra={"rows": rows})
+
+        lane.thread.do(work)
+
+    def _returned(self, lane: Lane, jobs: list[Job], result: Result, rows: int, began: float, took: float) -> None:
+        lane.running = []
+        self._done(lane, jobs, result, rows, began, took)
+        self.pump(lane)
+
+    def _done(
+        self, lane: Lane, jobs: Sequence[Job], result: Result, rows: int, began: float, took: float | None = None
+    ) -> None:
+        now = self._monotonic()
+        took = now - began if took is None else took
+        lane.learn(rows, took)
+        if result.failed_by_version():
+            lane.breaker.failed(now)
+        elif lane.breaker.troubled:
+            lane.breaker.succeeded()
+        self._finish(jobs, result, began, took)
+
+    def _arm(self, lane: Lane) -> None:
+        """Wake before the earliest deadline of what waits or runs."""
+        at = lane.next_deadline()
+        if at is None:
+            if lane.timer is not None:
+                lane.timer.cancel()
+                lane.timer = None
+            return
+        at -= self._reserve
+        if lane.timer is not None:
+            if lane.timer_at <= at:
+                return
+            lane.timer.cancel()
+        lane.timer_at = at
+        lane.timer = self._loop.call_later(max(0.0, at - self._monotonic()), self._expire, lane)
+
+    def _expire(self, lane: Lane) -> None:
+        lane.timer = None
+        for job in lane.expired(self._monotonic() + self._reserve):
+            if not job.started:
+                lane.leave(job)
+            self._give_up(job, late(job))
+        self._arm(lane)
+
+
+def late(job: Job) -> LateError:
+    return LateError(
+        f"the request was not answered within its deadline of {(job.deadline - job.arrived) * 1e3:.1f} ms",
+        code="deadline_passed",
+        hint="allow more time, send fewer requests at once, or serve with more workers",
+    )
+
+
+def _full(job: Job, seconds: float) -> ExhaustedError:
+    return ExhaustedError(
+        f"as many rows wait for {job.served.ref} as may",
+        code="queue_full",
+        hint="send fewer requests at once, or serve with more workers",
+        details={"retry_after": math.ceil(seconds)},
+    )
+
+
+def _infeasible(job: Job, seconds: float) -> ExhaustedError:
+    return ExhaustedError(
+        f"{job.served.ref} cannot answer within {(job.deadline - job.arrived) * 1e3:.1f} ms now",
+        code="deadline_infeasible",
+        hint="try again later, allow more time, or serve with more workers",
+        details={"retry_after": math.ceil(seconds)},
+    )
+
+
+def _failing(job: Job, seconds: float) -> UnavailableError:
+    return UnavailableError(
+        f"{job.served.ref} failed too often and is left alone for a while",
+        code="version_failing",
+        hint="`flyball status` shows it; a rollback takes it out, default= of the service answers meanwhile",
+        details={"retry_after": math.ceil(seconds)},
+    )
