@@ -256,13 +256,14 @@ async def serve(settings: WorkerSettings, slot: int, port: int, parent: int) -> 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(parent, stop.set)
-    metrics = InferenceMetrics(str(slot))
+    metrics = InferenceMetrics(layout.metrics, process)
     log = PredictionWriter(layout.predictions / process)
     worker = build_worker(layout, log=log, clock=open_clock(layout), observer=metrics)
     follower = PlanFollower(worker, layout, process)
     first = follower.poll()
     if first is not None:
         first()
+    metrics.keep(served_pairs(worker))
 
     def not_ready() -> str:
         if stop.is_set():
@@ -272,7 +273,10 @@ async def serve(settings: WorkerSettings, slot: int, port: int, parent: int) -> 
     app = InferenceApp(worker, metrics, loop, ready=not_ready)
     server = await start(app, host=settings.host, port=port, reuse_port=True)
     logger.info("worker started", extra={"port": server.port, "pid": os.getpid()})
-    tasks = [asyncio.create_task(_follow(follower)), asyncio.create_task(_sync(log))]
+    tasks = [
+        asyncio.create_task(_follow(follower, lambda: metrics.keep(served_pairs(worker)))),
+        asyncio.create_task(_sync(log)),
+    ]
     await stop.wait()
     loop.remove_reader(parent)
     await server.stop(GRACE_SECONDS)
@@ -280,17 +284,24 @@ async def serve(settings: WorkerSettings, slot: int, port: int, parent: int) -> 
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     app.close()
+    metrics.close()
     log.close()
     logger.info("worker stopped", extra={"pid": os.getpid()})
 
 
-async def _follow(follower: PlanFollower) -> None:
+def served_pairs(worker: Worker) -> list[tuple[str, str]]:
+    """Each version of each service that a worker has loaded."""
+    return [(name, ref) for name, service in worker.state.services.items() for ref in service.versions]
+
+
+async def _follow(follower: PlanFollower, loaded: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(POLL_SECONDS)
         work = follower.poll()
         if work is not None:
             await loop.run_in_executor(None, work)
+            loaded()
 
 
 async def _sync(log: PredictionWriter) -> None:

@@ -33,7 +33,7 @@ class Running:
 
     def __init__(self, root: Path) -> None:
         self.bench = Bench(root)
-        self.metrics = InferenceMetrics("0")
+        self.metrics = InferenceMetrics()
         self.not_ready = ""
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -140,10 +140,10 @@ def test_metrics_count_replies_errors_and_latency(running: Running) -> None:
     running.client.post("/v1/services/fraud:predict", json={"rows": [payment(), payment(), {}]})
     running.client.post("/v1/services/none:predict", json=payment())
     text = running.client.get("/metrics").text
-    labels = 'worker="0",service="fraud",version="fraud/7"'
+    labels = 'service="fraud",version="fraud/7"'
     assert f'flyball_predictions_total{{{labels},rung="model"}} 2' in text
     assert f'flyball_prediction_errors_total{{{labels},code="missing_field"}} 1' in text
-    assert 'flyball_refused_total{worker="0",code="service_not_found"} 1' in text
+    assert 'flyball_refused_total{code="service_not_found"} 1' in text
     assert f"flyball_prediction_seconds_count{{{labels}}} 3" in text
     assert f'flyball_batch_rows_bucket{{{labels},le="2.0"}} 1' in text
     for line in text.splitlines():

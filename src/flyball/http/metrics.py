@@ -1,126 +1,155 @@
-"""What a worker counts, in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
+"""The metrics of all workers of a state directory, from whichever of them is asked."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-LATENCY = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # seconds
-ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0)
-RUNGS = frozenset({"model", "default"})  # outcomes that are replies; all others are codes of errors
+from flyball.http import exposition
+from flyball.http.exposition import CONTENT_TYPE
+from flyball.kernel.errors import FlyballError
+from flyball.serving.cells import CellFile, Key, read_cells
+from flyball.serving.counting import FAMILIES, Counters, Family, is_of_version
 
-Labels = tuple[str, ...]
+logger = logging.getLogger(__name__)
+
+__all__ = ["CONTENT_TYPE", "GAUGES", "Gauge", "InferenceMetrics"]
+
+RUNGS = frozenset({"model", "cache", "coalesced", "older", "default"})  # outcomes that are replies; others are codes
 
 
-class Histogram:
-    """Counts in buckets `<= bound`, and the sum, for each combination of labels."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gauge:
+    """A value of the moment, as (labels, value) samples."""
 
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = tuple(bounds)
-        self._counts: dict[Labels, list[int]] = {}
-        self._sums: Counter[Labels] = Counter()
+    name: str
+    text: str
+    kind: str = "gauge"
 
-    def observe(self, labels: Labels, value: float) -> None:
-        counts = self._counts.get(labels)
-        if counts is None:
-            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
-        counts[bisect_left(self._bounds, value)] += 1
-        self._sums[labels] += value  # type: ignore[assignment]  # a Counter adds floats as well
 
-    def lines(self, name: str, names: Sequence[str]) -> Iterator[str]:
-        for labels, counts in list(self._counts.items()):
-            shown = dict(zip(names, labels, strict=True))
-            total = 0
-            for bound, count in zip([*map(str, self._bounds), "+Inf"], counts, strict=True):
-                total += count
-                yield f"{name}_bucket{label_text({**shown, 'le': bound})} {total}"
-            yield f"{name}_sum{label_text(shown)} {self._sums[labels]}"
-            yield f"{name}_count{label_text(shown)} {total}"
+GAUGES = {
+    gauge.name: gauge
+    for gauge in (
+        Gauge(name="flyball_plan_epoch", text="The serving plan that a worker runs."),
+        Gauge(name="flyball_services", text="Services of the serving plan."),
+    )
+}
+Samples = Mapping[str, Iterable[tuple[Mapping[str, str], float]]]
 
 
 class InferenceMetrics:
-    """A worker's counts by service and version: `serving.ports.Observer`. `worker` labels every line, because each
-    worker answers for itself."""
+    """A worker's counters, and the sum over all workers as text.
 
-    def __init__(self, worker: str) -> None:
-        self._worker = worker
+    Args:
+        folder: where each worker has its file of counts. None: this worker counts alone, in memory.
+        slot: this worker's name, such as `worker-0`.
+        live: the slots whose gauges count; None for all.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, slot: str = "worker-0", *, live: Callable[[], Iterable[str]] | None = None
+    ) -> None:
+        self._folder = folder
+        self._slot = slot
+        self._live = live
+        self._file = CellFile(None if folder is None else folder / f"{slot}.bin")
         self._lock = threading.Lock()
-        self._replies: Counter[Labels] = Counter()
-        self._errors: Counter[Labels] = Counter()
-        self._refusals: Counter[Labels] = Counter()
-        self._features: Counter[Labels] = Counter()
-        self._latency = Histogram(LATENCY)
-        self._model = Histogram(LATENCY)
-        self._rows = Histogram(ROWS)
+        self._told: set[str] = set()
+        self.counters = Counters(self._file)
+
+    def keep(self, served: Iterable[tuple[str, str]]) -> None:
+        """Show only these (service, version), those of the plan: see `Counters.keep`."""
+        with self._lock:
+            self.counters.keep(served)
+
+    def close(self) -> None:
+        """Let go of the file, with no gauges left in it."""
+        self.counters.rest()
+        self._file.close()
+
+    # serving.ports.Observer, which several threads may call
 
     def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None:
+        seconds = (latency_us / 1_000_000,)
         with self._lock:
-            counts = self._replies if outcome in RUNGS else self._errors
-            counts[self._worker, service, version, outcome] += 1
-            self._latency.observe((self._worker, service, version), latency_us / 1_000_000)
+            counters = self.counters.version(service, version)
+            if outcome in RUNGS:
+                counters.answered(outcome, seconds, within=1)
+            else:
+                counters.failed(outcome, seconds)
 
     def features(self, service: str, version: str, state: str, rows: int) -> None:
         with self._lock:
-            self._features[self._worker, service, version, state] += rows
+            self.counters.version(service, version).featured(state, rows)
 
     def batch(self, service: str, version: str, rows: int, model_us: int) -> None:
         with self._lock:
-            self._rows.observe((self._worker, service, version), rows)
-            self._model.observe((self._worker, service, version), model_us / 1_000_000)
+            self.counters.version(service, version).scored(rows, model_us / 1_000_000)
 
     def refused(self, code: str) -> None:
         """A request that did not get to a version."""
         with self._lock:
-            self._refusals[self._worker, code] += 1
+            self.counters.refused(code)
 
-    def render(self, gauges: Mapping[str, float]) -> bytes:
-        """All counts and the given gauges as text."""
-        by_version = ("worker", "service", "version")
-        with self._lock:
-            lines = [
-                *_counter("flyball_predictions_total", "Replies by rung.", (*by_version, "rung"), self._replies),
-                *_counter(
-                    "flyball_prediction_errors_total", "Rows without a reply.", (*by_version, "code"), self._errors
-                ),
-                *_counter(
-                    "flyball_features_total",
-                    "Rows by the state of their features.",
-                    (*by_version, "state"),
-                    self._features,
-                ),
-                *_counter("flyball_refused_total", "Refused requests.", ("worker", "code"), self._refusals),
-                *_head("flyball_prediction_seconds", "histogram", "From arrival to the logged reply."),
-                *self._latency.lines("flyball_prediction_seconds", by_version),
-                *_head("flyball_model_seconds", "histogram", "Features and model, a batch."),
-                *self._model.lines("flyball_model_seconds", by_version),
-                *_head("flyball_batch_rows", "histogram", "Rows scored together."),
-                *self._rows.lines("flyball_batch_rows", by_version),
-            ]
-        for name, value in gauges.items():
-            lines += [*_head(name, "gauge", ""), f"{name}{label_text({'worker': self._worker})} {value}"]
-        return ("\n".join(lines) + "\n").encode()
+    # all workers
 
+    def render(self, gauges: Mapping[str, float] | None = None, *, samples: Samples | None = None) -> bytes:
+        """The counts of all workers, and the given gauges (`samples`: with labels), as text."""
+        lines: list[str] = []
+        found = self._sums()
+        for family in FAMILIES.values():
+            series = sorted((key, cells) for key, cells in found.items() if key[0] == family.name)
+            if series:
+                lines += exposition.head(family.name, family.kind, family.text)
+            for key, cells in series:
+                lines += self._series(family, key, cells)
+        values: dict[str, Iterable[tuple[Mapping[str, str], float]]] = dict(samples or {})
+        values |= {name: [({}, value)] for name, value in (gauges or {}).items()}
+        for name, shown in values.items():
+            gauge = GAUGES[name]
+            lines += exposition.head(name, gauge.kind, gauge.text)
+            lines += [exposition.sample(name, labels, value) for labels, value in shown]
+        return exposition.text(lines)
 
-def label_text(labels: Mapping[str, str]) -> str:
-    """`{a="x",b="y"}`, escaped; empty without labels."""
-    if not labels:
-        return ""
-    shown = ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
-    return "{" + shown + "}"
+    def _series(self, family: Family, key: Key, cells: Sequence[float]) -> Iterable[str]:
+        labels = dict(zip(family.labels, key[1:], strict=True))
+        if family.bounds:
+            return exposition.histogram(family.name, labels, family.bounds, cells)
+        return [exposition.sample(family.name, labels, cells[0])]
 
+    def _sums(self) -> dict[Key, list[float]]:
+        """The counts of all workers, of the versions that this one serves."""
+        live = None if self._live is None else set(self._live())
+        found = {key: cells for key, cells in self._file.values() if self._is_shown(key, cells)}
+        for slot, cells_of in self._others():
+            counts_gauges = live is None or slot in live
+            for key, cells in cells_of.items():
+                if not self._is_shown(key, cells) or (FAMILIES[key[0]].kind == "gauge" and not counts_gauges):
+                    continue
+                ours = found.get(key)
+                found[key] = cells if ours is None else [a + b for a, b in zip(ours, cells, strict=True)]
+        return found
 
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    def _is_shown(self, key: Key, cells: Sequence[float]) -> bool:
+        """Whether this version of Flyball knows the series, and the version of the model is served."""
+        family = FAMILIES.get(key[0])
+        if family is None or len(key) != len(family.labels) + 1 or len(cells) != family.cells:
+            return False
+        shown = self.counters.shown
+        return shown is None or not is_of_version(key) or (key[1], key[2]) in shown
 
-
-def _head(name: str, kind: str, text: str) -> Iterable[str]:
-    return [*([f"# HELP {name} {text}"] if text else []), f"# TYPE {name} {kind}"]
-
-
-def _counter(name: str, text: str, names: Sequence[str], counts: Mapping[Labels, int]) -> Iterator[str]:
-    yield from _head(name, "counter", text)
-    for labels, count in counts.items():
-        yield f"{name}{label_text(dict(zip(names, labels, strict=True)))} {count}"
+    def _others(self) -> Iterable[tuple[str, dict[Key, list[float]]]]:
+        if self._folder is None:
+            return
+        for path in sorted(self._folder.glob("worker-*.bin")):
+            if path.stem == self._slot:
+                continue
+            try:
+                yield path.stem, read_cells(path)
+            except (FlyballError, OSError) as error:
+                if path.name not in self._told:  # its own worker sets it aside when it starts
+                    self._told.add(path.name)
+                    logger.error("counts cannot be read", extra={"file": str(path), "error": str(error)})

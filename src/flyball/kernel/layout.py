@@ -14,7 +14,7 @@ class Layout:
     """Paths below one state directory. Which process writes what:
 
     control: token, metadata, artifacts, runs, plan, endpoints; ingest: log, online, lake/SOURCE;
-    workers: predictions/SLOT, plan/ack; the collector in control: lake/predictions.
+    workers: predictions/SLOT, metrics/SLOT.bin, plan/ack; the collector in control: lake/predictions.
     """
 
     root: Path
@@ -88,6 +88,11 @@ class Layout:
     @property
     def predictions(self) -> Path:
         return self.root / "predictions"
+
+    @property
+    def metrics(self) -> Path:
+        """A file of counts a worker."""
+        return self.root / "metrics"
 
     @property
     def logs(self) -> Path:
