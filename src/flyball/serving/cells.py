@@ -188,15 +188,9 @@ def read_cells(path: Path) -> dict[Key, list[float]]:
 
     Raises `bad_counts` for a file that is torn or foreign, `newer_format` for one of a newer version.
     """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if not size:
-                return {}
-            mapped = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
-    except FileNotFoundError:
+    data = _mapped(path)
+    if data is None:
         return {}
-    data = memoryview(mapped)
     found: dict[Key, list[float]] = {}
     blocks = list(walk(data))
     words = data.cast("Q")
@@ -208,6 +202,22 @@ def read_cells(path: Path) -> dict[Key, list[float]]:
             if words[at + 1] == seal:  # else it was freed, and may be another's by now
                 found[key] = values
     return found
+
+
+def _mapped(path: Path) -> memoryview | None:
+    """A file's bytes, all that are used: it may have grown since its size was asked. None: it has none."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        size = 0
+        while size < (grown := os.fstat(file.fileno()).st_size):
+            size = grown
+            data = memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ))
+            if len(data) < HEADER.size or HEADER.unpack_from(data)[-1] <= size:
+                break
+    return data if size else None
 
 
 def walk(data: memoryview) -> Iterator[tuple[int, int, int, Key | None]]:
