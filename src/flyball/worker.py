@@ -55,6 +55,7 @@ from flyball.serving import standalone, trees
 from flyball.serving.follower import PlanFollower
 from flyball.serving.log import PredictionWriter
 from flyball.serving.manifest import Manifest
+from flyball.serving.observing import Counting
 from flyball.serving.ports import FeatureBatch, Observer, RecordLog
 from flyball.serving.privacy import pii_key
 from flyball.serving.service import Worker
@@ -258,7 +259,7 @@ async def serve(settings: WorkerSettings, slot: int, port: int, parent: int) -> 
     loop.add_reader(parent, stop.set)
     metrics = InferenceMetrics(layout.metrics, process)
     log = PredictionWriter(layout.predictions / process)
-    worker = build_worker(layout, log=log, clock=open_clock(layout), observer=metrics)
+    worker = build_worker(layout, log=log, clock=open_clock(layout), observer=Counting(metrics.counters))
     follower = PlanFollower(worker, layout, process)
     first = follower.poll()
     if first is not None:

@@ -20,6 +20,7 @@ from flyball.http.metrics import InferenceMetrics
 from flyball.http.routes import routes_of
 from flyball.http.server import Server, start
 from flyball.serving import trees
+from flyball.serving.observing import Counting
 from tests.serving.onnx_models import affine
 from tests.serving.support import NOW, Bench, booster_text, payment, plan, tree_version, write_version
 
@@ -44,7 +45,7 @@ class Running:
 
     async def _start(self) -> Server:
         worker = self.bench.worker
-        worker._observer = self.metrics
+        worker._observer = Counting(self.metrics.counters)
         self.app = InferenceApp(worker, self.metrics, asyncio.get_running_loop(), ready=lambda: self.not_ready)
         return await start(self.app)
 
@@ -249,9 +250,10 @@ def test_tritons_own_client_sends_texts_to_a_model_of_fields(running: Running) -
 
 def test_a_slow_service_runs_on_a_thread_and_holds_up_nobody(running: Running, tmp_path: Path) -> None:
     state = running.bench.worker.state
-    served = state.services["fraud"].versions["fraud/7"]
-    served.timings.extend([10_000] * 64)
-    assert state.services["fraud"].slow
+    lane = state.services["fraud"].versions["fraud/7"].lane
+    for _ in range(64):
+        lane.learn(1, 0.01)
+    assert lane.inline_rows == 0
     many = running.client.post("/v1/services/fraud:predict", json={"rows": [payment(90.0)] * 3}).json()
     assert len(many["predictions"]) == 3
     tensor = {"name": "amount", "datatype": "FP64", "shape": [1], "data": [90.0]}
@@ -259,3 +261,4 @@ def test_a_slow_service_runs_on_a_thread_and_holds_up_nobody(running: Running, t
     reply = running.client.post("/v2/models/fraud/infer", json={"inputs": [tensor, text]})
     assert reply.status_code == 200
     assert len(running.bench.records()) == 4
+    assert not lane.inline

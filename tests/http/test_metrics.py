@@ -35,7 +35,7 @@ def test_any_worker_answers_for_all(tmp_path: Path) -> None:
 def test_no_counter_falls_when_a_worker_starts_again(tmp_path: Path) -> None:
     other = InferenceMetrics(tmp_path, "worker-1")
     for time in (1, 2, 3):
-        InferenceMetrics(tmp_path, "worker-0").replied("tip", "tip/7", "model", 400)
+        InferenceMetrics(tmp_path, "worker-0").counters.version("tip", "tip/7").answered("model", [400 / 1e6], within=1)
         assert f'flyball_predictions_total{{{OF},rung="model"}} {time}' in lines(other)
 
 
@@ -52,8 +52,8 @@ def test_gauges_are_of_the_workers_that_live(tmp_path: Path) -> None:
 def test_versions_that_are_served_no_longer_are_not_shown(tmp_path: Path) -> None:
     asked, other = InferenceMetrics(tmp_path, "worker-0"), InferenceMetrics(tmp_path, "worker-1")
     for version in ("tip/6", "tip/7"):
-        other.replied("tip", version, "model", 400)
-        asked.replied("tip", version, "not_scored", 400)
+        other.counters.version("tip", version).answered("model", [400 / 1e6], within=1)
+        asked.counters.version("tip", version).failed("not_scored", [0.0004])
     asked.keep([("tip", "tip/7")])
     text = asked.render().decode()
     assert "tip/6" not in text
@@ -64,7 +64,7 @@ def test_a_file_that_cannot_be_read_is_named_once_and_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = InferenceMetrics(tmp_path, "worker-0")
-    asked.replied("tip", "tip/7", "model", 400)
+    asked.counters.version("tip", "tip/7").answered("model", [400 / 1e6], within=1)
     (tmp_path / "worker-1.bin").write_bytes(b"something else, of some length" * 10)
     for _ in range(2):
         assert f'flyball_predictions_total{{{OF},rung="model"}} 1' in lines(asked)
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_read_is_named_once_and_left_out(
 
 def test_the_text_is_well_formed_whatever_the_labels_hold() -> None:
     metrics = InferenceMetrics()
-    metrics.replied('ti"p\\', "tip/7\n", "model", 1_234_567)
+    metrics.counters.version('ti"p\\', "tip/7\n").answered("model", [1_234_567 / 1e6], within=1)
     metrics.refused("bad_json")
     for line in metrics.render({"flyball_plan_epoch": 3.0, "flyball_services": 1.0}).decode().splitlines():
         assert re.fullmatch(r"# HELP \w+ .+\.|# TYPE \w+ (counter|histogram|gauge)|\w+(\{.*\})? [-+.\deinf]+", line), (

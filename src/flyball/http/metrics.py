@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,6 @@ from flyball.serving.counting import FAMILIES, Counters, Family, is_of_version
 logger = logging.getLogger(__name__)
 
 __all__ = ["CONTENT_TYPE", "GAUGES", "Gauge", "InferenceMetrics"]
-
-RUNGS = frozenset({"model", "cache", "coalesced", "older", "default"})  # outcomes that are replies; others are codes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,43 +53,21 @@ class InferenceMetrics:
         self._slot = slot
         self._live = live
         self._file = CellFile(None if folder is None else folder / f"{slot}.bin")
-        self._lock = threading.Lock()
         self._told: set[str] = set()
         self.counters = Counters(self._file)
 
     def keep(self, served: Iterable[tuple[str, str]]) -> None:
         """Show only these (service, version), those of the plan: see `Counters.keep`."""
-        with self._lock:
-            self.counters.keep(served)
+        self.counters.keep(served)
 
     def close(self) -> None:
         """Let go of the file, with no gauges left in it."""
         self.counters.rest()
         self._file.close()
 
-    # serving.ports.Observer, which several threads may call
-
-    def replied(self, service: str, version: str, outcome: str, latency_us: int) -> None:
-        seconds = (latency_us / 1_000_000,)
-        with self._lock:
-            counters = self.counters.version(service, version)
-            if outcome in RUNGS:
-                counters.answered(outcome, seconds, within=1)
-            else:
-                counters.failed(outcome, seconds)
-
-    def features(self, service: str, version: str, state: str, rows: int) -> None:
-        with self._lock:
-            self.counters.version(service, version).featured(state, rows)
-
-    def batch(self, service: str, version: str, rows: int, model_us: int) -> None:
-        with self._lock:
-            self.counters.version(service, version).scored(rows, model_us / 1_000_000)
-
     def refused(self, code: str) -> None:
         """A request that did not get to a version."""
-        with self._lock:
-            self.counters.refused(code)
+        self.counters.refused(code)
 
     # all workers
 

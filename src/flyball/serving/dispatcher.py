@@ -20,7 +20,7 @@ from flyball.serving.threads import LaneThread
 logger = logging.getLogger(__name__)
 
 Score = Callable[[Sequence[Job]], Result]
-Finish = Callable[[Sequence[Job], Result, float, float], None]
+Finish = Callable[[Sequence[Job], Result, float, float, float], None]
 GiveUp = Callable[[Job, FlyballError], None]
 
 
@@ -29,7 +29,8 @@ class Dispatcher:
 
     Args:
         score: scores the jobs of one version; must not raise.
-        finish: takes the jobs of a batch that nobody answered yet, the result, when it began and the seconds it took.
+        finish: takes the jobs of a batch, some of which may be answered already, the result, when it began, and the
+            seconds that it took and was expected to take.
         give_up: answers a job that was dropped, with why.
         threads: False: everything runs at once on the caller, whatever it takes.
         reserve: seconds before a job's deadline that its fallback is left.
@@ -155,12 +156,13 @@ class Dispatcher:
     ) -> None:
         now = self._monotonic()
         took = now - began if took is None else took
+        expected = lane.latency.expect(rows)
         lane.learn(rows, took)
         if result.failed_by_version():
             lane.breaker.failed(now)
         elif lane.breaker.troubled:
             lane.breaker.succeeded()
-        self._finish(jobs, result, began, took)
+        self._finish(jobs, result, began, took, expected)
 
     def _arm(self, lane: Lane) -> None:
         """Wake before the earliest deadline of what waits or runs."""

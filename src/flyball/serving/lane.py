@@ -45,6 +45,7 @@ class Lane:
     thread: LaneThread | None = None
     timer: Timer | None = None
     timer_at: float = 0.0
+    shown: object = None  # what was last shown of it in the metrics
     waiting_rows: int = 0
     expiring: list[tuple[float, int, Job]] = field(default_factory=list)
     _waiting: list[tuple[int, float, int, Job]] = field(default_factory=list)

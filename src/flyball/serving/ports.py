@@ -122,20 +122,35 @@ class RecordLog(Protocol):
 
 
 class Observer(Protocol):
-    """Counts what a worker does. Called on the event loop alone; never raises."""
+    """Counts what a worker does. Called on the event loop alone; never raises. Times are seconds."""
 
-    def batch(self, service: str, version: str, jobs: Sequence[Job], result: Result, began: float, took: float) -> None:
-        """A batch was scored in `took` seconds."""
+    def batch(
+        self,
+        service: str,
+        version: str,
+        jobs: Sequence[Job],
+        result: Result,
+        began: float,
+        took: float,
+        expected: float,
+    ) -> None:
+        """A batch was scored in `took` seconds; `expected` was learned from those before, 0.0 where nothing was."""
         ...
 
-    def concluded(
-        self, rows: Sequence[int], owners: Sequence[Job], result: Result, latencies: Sequence[float], now: float
-    ) -> None:
-        """Predictions were made: these rows of a result, whose they are, and the seconds since they arrived."""
+    def concluded(self, jobs: Sequence[Job], result: Result, now: float) -> None:
+        """Jobs of one version got their result."""
+        ...
+
+    def answered(self, service: str, outcome: str) -> None:
+        """A request is answered: `answered`, `partial`, or the code of its error."""
+        ...
+
+    def refused(self, code: str) -> None:
+        """A request did not get to a version."""
         ...
 
     def failed(self, service: str, version: str, code: str, rows: int) -> None:
-        """Rows were refused at arrival."""
+        """Rows were refused by their version at arrival."""
         ...
 
     def dropped(self, service: str, version: str, reason: str, rows: int) -> None:
@@ -147,12 +162,21 @@ class NoObserver:
     """Counts nothing."""
 
     def batch(
-        self, service: str, version: str, jobs: Sequence[Job], result: Result, began: float, took: float
+        self,
+        service: str,
+        version: str,
+        jobs: Sequence[Job],
+        result: Result,
+        began: float,
+        took: float,
+        expected: float,
     ) -> None: ...
 
-    def concluded(
-        self, rows: Sequence[int], owners: Sequence[Job], result: Result, latencies: Sequence[float], now: float
-    ) -> None: ...
+    def concluded(self, jobs: Sequence[Job], result: Result, now: float) -> None: ...
+
+    def answered(self, service: str, outcome: str) -> None: ...
+
+    def refused(self, code: str) -> None: ...
 
     def failed(self, service: str, version: str, code: str, rows: int) -> None: ...
 

@@ -24,6 +24,7 @@ from flyball.serving.dispatcher import Dispatcher, late
 from flyball.serving.guard import GuardedFeatures
 from flyball.serving.ids import PredictionIds
 from flyball.serving.ladder import climb_down, without_model
+from flyball.serving.observing import outcome_of
 from flyball.serving.oip_reply import write_reply
 from flyball.serving.oip_request import InferRequest, read_request
 from flyball.serving.plan import Route, decode
@@ -313,6 +314,7 @@ class Worker:
         return now if ask.at is None else ask.at
 
     def _refuse(self, ask: Ask, error: FlyballError) -> None:
+        self._observer.refused(error.code)
         ask.error = error
         ask.answer(ask)
 
@@ -333,10 +335,10 @@ class Worker:
             self._observer.failed(job.service.name, job.route.version, error.code, len(job.ids))
             self._answered(job.ask)
 
-    def _finish(self, jobs: Sequence[Job], result: Result, began: float, took: float) -> None:
+    def _finish(self, jobs: Sequence[Job], result: Result, began: float, took: float, expected: float) -> None:
         """A batch was scored: what failed climbs down, all is logged, then answered."""
         served, service = jobs[0].served, jobs[0].service
-        self._observer.batch(service.name, served.ref, jobs, result, began, took)
+        self._observer.batch(service.name, served.ref, jobs, result, began, took, expected)
         if result.errors:
             climb_down(result, jobs, self._features)
             codes = sorted({error.code for error in result.errors.values() if not isinstance(error, InvalidError)})
@@ -361,7 +363,7 @@ class Worker:
             if failed is not None:
                 for row in rows:
                     result.answers[row], result.errors[row] = None, failed
-        self._observer.concluded(rows, owners, result, latencies, now)
+        self._observer.concluded(live, result, now)
         for job in live:
             job.result, job.done = result, True
             self._answered(job.ask)
@@ -370,8 +372,11 @@ class Worker:
         ask.pending -= 1
         if ask.pending:
             return
-        if len(ask.jobs) == 1 and ask.jobs[0].error is not None:
-            ask.error = ask.jobs[0].error
+        first = ask.jobs[0]
+        if len(ask.jobs) == 1 and first.error is not None:
+            ask.error = first.error
+        fine = len(ask.jobs) == 1 and first.result is not None and not first.result.errors
+        self._observer.answered(first.service.name, "answered" if fine else outcome_of(ask.jobs))
         try:
             ask.answer(ask)
         except Exception:
