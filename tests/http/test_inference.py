@@ -251,14 +251,14 @@ def test_tritons_own_client_sends_texts_to_a_model_of_fields(running: Running) -
 def test_a_slow_service_runs_on_a_thread_and_holds_up_nobody(running: Running, tmp_path: Path) -> None:
     state = running.bench.worker.state
     lane = state.services["fraud"].versions["fraud/7"].lane
-    for _ in range(64):
-        lane.learn(1, 0.01)
+    for rows in (1, 8, 64) * 64:
+        lane.learn(rows, 0.01, 0.01)
     assert lane.inline_rows == 0
     many = running.client.post("/v1/services/fraud:predict", json={"rows": [payment(90.0)] * 3}).json()
     assert len(many["predictions"]) == 3
+    assert not lane.inline
     tensor = {"name": "amount", "datatype": "FP64", "shape": [1], "data": [90.0]}
     text = {"name": "channel", "datatype": "BYTES", "shape": [1], "data": ["web"]}
     reply = running.client.post("/v2/models/fraud/infer", json={"inputs": [tensor, text]})
     assert reply.status_code == 200
     assert len(running.bench.records()) == 4
-    assert not lane.inline

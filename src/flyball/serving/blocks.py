@@ -17,6 +17,7 @@ from flyball.serving.records import LARGE, Privacy, error_data, tensor_data
 from flyball.serving.request import Job
 from flyball.serving.router import propensity
 from flyball.serving.scoring import Result
+from flyball.serving.tensor_batch import Joined
 
 Block = dict[str, Any]
 BLOCK = "block"  # the key that tells a block from a record
@@ -92,7 +93,9 @@ def expand(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     names = block.get("names") or []
     matrix = np.frombuffer(block["matrix"], _FLOATS).reshape(n, len(names)).tolist() if names else [[]] * n
     hidden, without = block.get("hidden") or {}, set(block.get("without") or ())
-    tensors = block.get("tensors")
+    tensors, outputs = block.get("tensors"), block.get("outputs")
+    if "joined" in block:
+        tensors, outputs = (_split(part, block["rows"]) for part in block["joined"])
     for i in range(n):
         features = {name: value if math.isfinite(value) else None for name, value in zip(names, matrix[i], strict=True)}
         features |= {name: values[i] for name, values in hidden.items()}
@@ -120,7 +123,7 @@ def expand(block: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "cost": None,
         }
         if tensors is not None and record["output"] is not None:
-            record["output"] = {"prediction": _tensor_values(block["outputs"][i])}
+            record["output"] = {"prediction": _tensor_values((outputs or [])[i])}
         if i in (block.get("by") or {}):
             record["usage"]["answered_by"] = block["by"][i]
         yield record
@@ -172,16 +175,41 @@ def _add_features(
 
 
 def _add_tensors(block: Block, owners: Sequence[Job], rows: Sequence[int], result: Result) -> None:
+    block["rows"] = [job.count for job in owners]
+    joined = result.joined
+    if joined is not None and len(owners) == len(joined.sizes) and _is_small(joined):
+        block["joined"] = [_tensors(joined.inputs, limit=None), _tensors(joined.outputs, limit=None)]
+        return
     block["tensors"] = [_tensors(job.tensors or {}) for job in owners]
     block["outputs"] = [_tensors(result.outputs[row] or {}) for row in rows]
-    block["rows"] = [job.count for job in owners]
 
 
-def _tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Small tensors of numbers as their bytes; of large ones, what they are."""
+def _is_small(joined: Joined) -> bool:
+    """Whether every request's tensors are such as are kept, by their values' number and type."""
+    most, total = max(joined.sizes), sum(joined.sizes)
+    return all(
+        array.dtype.kind in "biuf" and array.size * most <= LARGE * total
+        for tensors in (joined.inputs, joined.outputs)
+        for array in tensors.values()
+    )
+
+
+def _split(joined: Mapping[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Tensors that were kept as one, as each request's own."""
+    parts: list[dict[str, Any]] = [{} for _ in sizes]
+    for name, values in _tensor_values(joined).items():
+        at = 0
+        for part, size in zip(parts, sizes, strict=True):
+            part[name] = values[at : at + size]
+            at += size
+    return parts
+
+
+def _tensors(tensors: Mapping[str, Any], *, limit: int | None = LARGE) -> dict[str, Any]:
+    """Tensors of numbers as their bytes; of those with more values than the limit, what they are."""
     kept: dict[str, Any] = {}
     for name, array in tensors.items():
-        if array.size <= LARGE and array.dtype.kind in "biuf":
+        if (limit is None or array.size <= limit) and array.dtype.kind in "biuf":
             kept[name] = [array.dtype.str, array.shape, array.tobytes()]
         else:
             kept[name] = tensor_data(array)

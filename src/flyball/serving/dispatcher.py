@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from flyball.kernel.errors import ExhaustedError, FlyballError, LateError, UnavailableError
 from flyball.serving.lane import Lane
+from flyball.serving.meter import Meter
 from flyball.serving.ports import Loop
 from flyball.serving.request import Job, place
 from flyball.serving.scoring import Result
@@ -119,9 +120,11 @@ class Dispatcher:
                     break
         began = self._monotonic()
         rows = place(jobs, began)
+        meter = Meter(self._monotonic)
         result = self._score(jobs)
+        took, cost = meter.stop()
         lane.inline = True
-        self._done(lane, jobs, result, rows, began)
+        self._done(lane, jobs, result, rows, began, took, cost)
 
     def _start(self, lane: Lane) -> None:
         now = self._monotonic()
@@ -137,29 +140,29 @@ class Dispatcher:
 
         def work() -> None:
             began = self._monotonic()
+            meter = Meter(self._monotonic)
             result = self._score(jobs)
-            took = self._monotonic() - began
             try:
-                self._loop.call_soon_threadsafe(self._returned, lane, jobs, result, rows, began, took)
+                self._loop.call_soon_threadsafe(self._returned, lane, jobs, result, rows, began, *meter.stop())
             except RuntimeError:
                 logger.warning("a batch ended after its worker", extra={"rows": rows})
 
         lane.thread.do(work)
 
-    def _returned(self, lane: Lane, jobs: list[Job], result: Result, rows: int, began: float, took: float) -> None:
+    def _returned(
+        self, lane: Lane, jobs: list[Job], result: Result, rows: int, began: float, took: float, cost: float
+    ) -> None:
         lane.running = []
-        self._done(lane, jobs, result, rows, began, took)
+        self._done(lane, jobs, result, rows, began, took, cost)
         self.pump(lane)
 
     def _done(
-        self, lane: Lane, jobs: Sequence[Job], result: Result, rows: int, began: float, took: float | None = None
+        self, lane: Lane, jobs: Sequence[Job], result: Result, rows: int, began: float, took: float, cost: float
     ) -> None:
-        now = self._monotonic()
-        took = now - began if took is None else took
         expected = lane.latency.expect(rows)
-        lane.learn(rows, took)
+        lane.learn(rows, took, cost)
         if result.failed_by_version():
-            lane.breaker.failed(now)
+            lane.breaker.failed(self._monotonic())
         elif lane.breaker.troubled:
             lane.breaker.succeeded()
         self._finish(jobs, result, began, took, expected)

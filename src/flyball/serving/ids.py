@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 
 PREFIX = "p_"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits each
-_BLOCK = 4096
+_ROOM = 512  # ids whose randomness is drawn at once
+_TRANSLATE = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _ALPHABET.encode())
 
 
 class PredictionIds:
     """`p_`, ten characters of milliseconds, sixteen of randomness. To be made after a fork, or workers draw alike."""
 
     def __init__(self) -> None:
-        self._random = b""
-        self._at = _BLOCK
+        self._random = ""
+        self._at = 0
         self._millisecond = -1
         self._prefix = ""
 
@@ -30,13 +32,9 @@ class PredictionIds:
         if millisecond != self._millisecond:
             self._millisecond = millisecond
             self._prefix = PREFIX + "".join(_PAIRS[(millisecond >> shift) & 1023] for shift in (40, 30, 20, 10, 0))
-        if self._at + 10 > len(self._random):
-            self._random = os.urandom(_BLOCK)
-            self._at = 0
-        number = int.from_bytes(self._random[self._at : self._at + 10], "little")
-        self._at += 10
-        p = _PAIRS
-        return (
-            f"{self._prefix}{p[number & 1023]}{p[number >> 10 & 1023]}{p[number >> 20 & 1023]}{p[number >> 30 & 1023]}"
-            f"{p[number >> 40 & 1023]}{p[number >> 50 & 1023]}{p[number >> 60 & 1023]}{p[number >> 70]}"
-        )
+        at = self._at
+        if at == len(self._random):
+            self._random = base64.b32encode(os.urandom(10 * _ROOM)).translate(_TRANSLATE).decode()
+            at = 0
+        self._at = at + 16
+        return self._prefix + self._random[at : at + 16]

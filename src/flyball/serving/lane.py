@@ -28,6 +28,8 @@ class Lane:
     Args:
         max_rows: rows of a batch at most.
         queue_rows: rows that may wait.
+        blocking: the version waits for something else, such as another process: it never runs inline.
+        latency, cost: what its batches take, and what they cost the thread that runs them.
         inline_rows: the most rows that may be scored on the event loop at once; 0 where none may.
         inline: whether its last batch ran on the event loop.
         running: the batch on its thread, and until when it is expected to run.
@@ -35,7 +37,9 @@ class Lane:
 
     max_rows: int = 1024
     queue_rows: int = 10_000
+    blocking: bool = False
     latency: Latency = field(default_factory=Latency)
+    cost: Latency = field(default_factory=Latency)
     breaker: Breaker = field(default_factory=Breaker)
     inline_rows: int = 0
     inline: bool = True
@@ -54,10 +58,14 @@ class Lane:
     def idle(self) -> bool:
         return not (self.arrived or self.running or self._waiting)
 
-    def learn(self, rows: int, seconds: float) -> None:
-        """A batch took so long. What was never measured does not run inline: it could be a model that takes seconds."""
+    def learn(self, rows: int, seconds: float, cost: float) -> None:
+        """A batch took so many seconds, and cost the thread that ran it so many.
+
+        What was never measured does not run inline: it could be a model that takes seconds.
+        """
         self.latency.observe(rows, seconds)
-        self.inline_rows = self.latency.largest(INLINE_SECONDS, most=self.max_rows)
+        self.cost.observe(rows, cost)
+        self.inline_rows = 0 if self.blocking else self.cost.largest(INLINE_SECONDS, most=self.max_rows)
 
     def fits(self, now: float, rows: int, deadline: float) -> bool:
         """Whether rows that arrive now can be answered in time, behind what runs and waits.

@@ -22,10 +22,6 @@ class Sender(Protocol):
     def gone(self) -> bool: ...
 
 
-def _nobody(ask: Ask) -> None:
-    """Where an answer goes that is read from the request itself."""
-
-
 @dataclass(kw_only=True, slots=True)
 class Ask:
     """One request: rows of fields for a service, or tensors of the model's own.
@@ -37,7 +33,8 @@ class Ask:
         arrived: monotonic seconds, None for now.
         timeout_us: of the request; it can only shorten the service's deadline.
         priority: 1 before 2 before 3, as the queue of a busy version is emptied.
-        answer: called once, on the event loop, when `error` is set or all `jobs` are done.
+        answer: called once, on the event loop, when `error` is set or all `jobs` are done; after it, the jobs are let
+            go. None: they are read from the request itself.
         sender: tells whether somebody waits for the answer; None: somebody does.
         on: the service as it was when the request was read; None: as it is when it is taken.
     """
@@ -50,7 +47,7 @@ class Ask:
     arrived: float | None = None
     timeout_us: int | None = None
     priority: int = 2
-    answer: Callable[[Ask], None] = _nobody
+    answer: Callable[[Ask], None] | None = None
     sender: Sender | None = None
     on: Service | None = None
     error: FlyballError | None = None
@@ -61,6 +58,14 @@ class Ask:
     def left(self) -> bool:
         """Whether nobody waits for the answer any more."""
         return self.sender is not None and self.sender.gone
+
+    def conclude(self) -> None:
+        """Give the answer, and let go of what refers back to the request, so that no cycle is left to be collected."""
+        if self.answer is not None:
+            try:
+                self.answer(self)
+            finally:
+                self.jobs.clear()
 
 
 def place(jobs: Sequence[Job], started: float) -> int:

@@ -20,7 +20,7 @@ from flyball.serving.ports import FeatureBatch, FeatureState, Matrix, Runtime, T
 from flyball.serving.replies import Reply, no_features
 from flyball.serving.request import Job
 from flyball.serving.state import Served, Service
-from flyball.serving.tensor_batch import infer_together
+from flyball.serving.tensor_batch import Joined, infer_together
 from flyball.serving.tensor_model import infer_rows, own_fields
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Result:
         batch, places: features, and for each row its place among them; None where there are none for it.
         outputs: of requests with tensors: one set of tensors a row.
         states: what each row's features are worth; one word where it is the same for all.
+        joined: these requests and their outputs as they were run, where that was all of them at once.
         looks, hits, coalesced: of the cache.
     """
 
@@ -50,6 +51,7 @@ class Result:
     batch: FeatureBatch | None = None
     places: Sequence[int | None] = ()
     outputs: list[Tensors | None] = field(default_factory=list)
+    joined: Joined | None = None
     states: FeatureState | list[FeatureState] = "fresh"
     looks: int = 0
     hits: int = 0
@@ -243,7 +245,9 @@ def _tensors(jobs: Sequence[Job], served: Served) -> Result:
         asked = _look_up(result, cache, keys := [tensor_key(job.tensors or {}) for job in jobs], served)
     if asked and runtime is not None:
         began = time.perf_counter()
-        found = infer_together(runtime, served.signature, [jobs[i].tensors or {} for i in asked])
+        requests = [jobs[i].tensors or {} for i in asked]
+        found, joined = infer_together(runtime, requests, batchable=served.tensor_check.batchable)
+        result.joined = joined if len(asked) == n else None
         served.model_seconds += 0.1 * ((time.perf_counter() - began) / len(asked) - served.model_seconds)
         for i, outputs in zip(asked, found, strict=True):
             if isinstance(outputs, FlyballError):

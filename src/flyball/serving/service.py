@@ -34,8 +34,6 @@ from flyball.serving.request import Ask, Job
 from flyball.serving.router import choose, key_of, unit_of
 from flyball.serving.scoring import Result, score
 from flyball.serving.state import Served, Service, State, load
-from flyball.serving.tensor_batch import rows_of as request_rows
-from flyball.serving.tensor_model import check_tensors
 from flyball.serving.tensors import reply_tensors, rows_of
 
 logger = logging.getLogger(__name__)
@@ -203,7 +201,7 @@ class Worker:
             jobs = self._row_jobs(service, ask, at, arrived, deadline)
         ask.jobs, ask.pending = jobs, len(jobs)
         if not jobs:
-            ask.answer(ask)
+            ask.conclude()
             return
         for job in jobs:
             try:
@@ -286,10 +284,10 @@ class Worker:
             served = service.find(ask.version)
             route = Route(version=served.ref, digest=served.loaded.digest, weight=10_000, arm="pinned")
         else:
-            route = choose(service.plan, unit_of(None, id))
+            routes = service.plan.routes
+            route = routes[0] if len(routes) == 1 else choose(service.plan, unit_of(None, id))
             served = service.versions[route.version]
-        own = served.signature
-        check_tensors(own.inputs, tensors)
+        rows = served.tensor_check(tensors)
         return Job(
             ask,
             service,
@@ -302,7 +300,7 @@ class Worker:
             arrived=arrived,
             deadline=deadline,
             tensors=tensors,
-            count=max(1, request_rows(own, tensors)),
+            count=max(1, rows),
         )
 
     def _at(self, ask: Ask) -> int:
@@ -316,7 +314,7 @@ class Worker:
     def _refuse(self, ask: Ask, error: FlyballError) -> None:
         self._observer.refused(error.code)
         ask.error = error
-        ask.answer(ask)
+        ask.conclude()
 
     def _give_up(self, job: Job, error: FlyballError) -> None:
         """A job that its version does not answer: another rung may. What nobody waits for is dropped."""
@@ -378,7 +376,7 @@ class Worker:
         fine = len(ask.jobs) == 1 and first.result is not None and not first.result.errors
         self._observer.answered(first.service.name, "answered" if fine else outcome_of(ask.jobs))
         try:
-            ask.answer(ask)
+            ask.conclude()
         except Exception:
             logger.exception("an answer could not be given", extra={"service": ask.service})
 

@@ -15,6 +15,7 @@ from flyball.serving.manifest import Manifest, Signature
 from flyball.serving.plan import EMPTY, Route, ServicePlan, ServingPlan
 from flyball.serving.ports import OpenRuntime
 from flyball.serving.records import Privacy
+from flyball.serving.tensor_model import TensorCheck
 from flyball.serving.tensors import signature_of
 from flyball.serving.versions import LoadedVersion, load_version
 from flyball.serving.warming import warm_up
@@ -27,7 +28,7 @@ class Served:
     """A version as one service serves it, and what this worker learned of it.
 
     Args:
-        check: of the rows that it takes.
+        check, tensor_check: of the rows, or of the tensors, that it takes.
         cache: None where answers are not kept.
         signature: what it takes and gives in the Open Inference Protocol.
         model_seconds: what the model takes for one row, about.
@@ -37,6 +38,7 @@ class Served:
     loaded: LoadedVersion
     privacy: Privacy
     check: RowCheck
+    tensor_check: TensorCheck
     key: tuple[str, ...] = ()
     lane: Lane = field(default_factory=Lane)
     cache: Cache | None = None
@@ -140,6 +142,7 @@ def _served(ref: str, found: LoadedVersion, privacy: Privacy, service: ServicePl
         loaded=found,
         privacy=privacy,
         check=RowCheck(manifest.inputs, keep=service.key, ignore=ignored),
+        tensor_check=TensorCheck(signature),
         key=service.key,
         signature=signature,
         output_names=tuple(spec.name for spec in signature.outputs),
@@ -149,6 +152,7 @@ def _served(ref: str, found: LoadedVersion, privacy: Privacy, service: ServicePl
 
 def _limit(served: Served, service: ServicePlan) -> None:
     """A service's limits may change under a version that stays."""
+    served.lane.blocking = served.manifest.kind == "process"
     served.lane.max_rows = service.max_batch
     served.lane.queue_rows = service.queue
     if service.cache and served.cache is None:

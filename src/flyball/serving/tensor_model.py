@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.serving.batcher import model_error
-from flyball.serving.manifest import TensorSpec
+from flyball.serving.manifest import Signature, TensorSpec
 from flyball.serving.ports import Runtime, Tensors
-from flyball.serving.tensors import datatype_of, stack_rows
+from flyball.serving.tensors import DTYPES, datatype_of, stack_rows
 
 Answer = dict[str, Any]
 
@@ -47,7 +49,56 @@ def infer_rows(
     return {i: {"prediction": answer} for i, answer in enumerate(found)}, {}
 
 
-def check_tensors(specs: Sequence[TensorSpec], given: Tensors) -> None:
+class TensorCheck:
+    """The check of the tensors of one version's requests, made once: names, types and shapes.
+
+    `batchable`: rows of several requests may stand in one tensor, since every tensor's first size is free.
+    """
+
+    __slots__ = ("_expected", "_specs", "batchable")
+
+    def __init__(self, signature: Signature) -> None:
+        self._specs = signature.inputs
+        self._expected = [
+            (spec.name, np.dtype(DTYPES.get(spec.datatype, np.object_)), len(spec.shape), tuple(spec.shape[1:]))
+            for spec in signature.inputs
+        ]
+        self.batchable = batchable(signature)
+
+    def __call__(self, given: Tensors) -> int:
+        """How many rows the tensors have: 1 where the model does not take batches. Raises `bad_tensor`."""
+        rows = -1
+        if self.batchable and len(given) == len(self._expected):
+            for name, dtype, dimensions, trailing in self._expected:
+                array = given.get(name)
+                if array is None or array.dtype != dtype or array.ndim != dimensions or array.shape[1:] != trailing:
+                    break
+                if rows not in (-1, array.shape[0]):
+                    break
+                rows = array.shape[0]
+            else:
+                return rows
+        _check(self._specs, given)
+        return self._rows(given)
+
+    def _rows(self, tensors: Tensors) -> int:
+        if not self.batchable:
+            return 1
+        sizes = {array.shape[0] if array.ndim else 1 for array in tensors.values()}
+        if len(sizes) > 1:
+            raise InvalidError(
+                f"the inputs have different numbers of rows: {', '.join(map(str, sorted(sizes)))}", code="bad_tensor"
+            )
+        return max(sizes, default=1)
+
+
+def batchable(signature: Signature) -> bool:
+    """Whether rows of several requests may stand in one: every tensor's first size is free."""
+    tensors = (*signature.inputs, *signature.outputs)
+    return bool(signature.inputs) and all(tensor.shape and tensor.shape[0] == -1 for tensor in tensors)
+
+
+def _check(specs: Sequence[TensorSpec], given: Tensors) -> None:
     """Refuse tensors that are not the model's by name, type and shape: `bad_tensor`."""
     expected = {spec.name: spec for spec in specs}
     if expected.keys() != given.keys():

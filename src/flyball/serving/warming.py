@@ -4,15 +4,15 @@ lane knows what its batches take."""
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 from flyball.serving.lane import Lane
 from flyball.serving.manifest import Manifest, TensorSpec
+from flyball.serving.meter import Meter
 from flyball.serving.ports import Matrix, Runtime, Tensors
-from flyball.serving.tensor_batch import batchable
+from flyball.serving.tensor_model import batchable
 from flyball.serving.tensors import DTYPES, Array
 
 logger = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ def warm_up(lane: Lane, runtime: Runtime, manifest: Manifest, sample: Matrix | N
                 return
             run()
             for _ in range(RUNS):
-                began = time.perf_counter()
+                meter = Meter()
                 run()
-                took = time.perf_counter() - began
-                lane.learn(rows, took)
+                took, cost = meter.stop()
+                lane.learn(rows, took, cost)
         except Exception as error:
             logger.info("a version was not warmed", extra={"model": manifest.model, "error": type(error).__name__})
             return
