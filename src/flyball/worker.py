@@ -284,7 +284,6 @@ async def serve(settings: WorkerSettings, slot: int, port: int, parent: int) -> 
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    app.close()
     metrics.close()
     log.close()
     logger.info("worker stopped", extra={"pid": os.getpid()})

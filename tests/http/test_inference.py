@@ -52,7 +52,6 @@ class Running:
     def close(self) -> None:
         self.client.close()
         asyncio.run_coroutine_threadsafe(self.server.stop(2), self._loop).result(10)
-        self.app.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -74,11 +74,12 @@ class InferenceMetrics:
     def render(self, gauges: Mapping[str, float] | None = None, *, samples: Samples | None = None) -> bytes:
         """The counts of all workers, and the given gauges (`samples`: with labels), as text."""
         lines: list[str] = []
-        found = self._sums()
+        found = self.sums()
         for family in FAMILIES.values():
             series = sorted((key, cells) for key, cells in found.items() if key[0] == family.name)
             if series:
-                lines += exposition.head(family.name, family.kind, family.text)
+                kind = "gauge" if family.kind == "latest" else family.kind
+                lines += exposition.head(family.name, kind, family.text)
             for key, cells in series:
                 lines += self._series(family, key, cells)
         values: dict[str, Iterable[tuple[Mapping[str, str], float]]] = dict(samples or {})
@@ -95,7 +96,7 @@ class InferenceMetrics:
             return exposition.histogram(family.name, labels, family.bounds, cells)
         return [exposition.sample(family.name, labels, cells[0])]
 
-    def _sums(self) -> dict[Key, list[float]]:
+    def sums(self) -> dict[Key, list[float]]:
         """The counts of all workers, of the versions that this one serves."""
         live = None if self._live is None else set(self._live())
         found = {key: cells for key, cells in self._file.values() if self._is_shown(key, cells)}
@@ -105,7 +106,10 @@ class InferenceMetrics:
                 if not self._is_shown(key, cells) or (FAMILIES[key[0]].kind == "gauge" and not counts_gauges):
                     continue
                 ours = found.get(key)
-                found[key] = cells if ours is None else [a + b for a, b in zip(ours, cells, strict=True)]
+                if ours is not None:
+                    latest = FAMILIES[key[0]].kind == "latest"
+                    cells = [max(a, b) if latest else a + b for a, b in zip(ours, cells, strict=True)]
+                found[key] = cells
         return found
 
     def _is_shown(self, key: Key, cells: Sequence[float]) -> bool:

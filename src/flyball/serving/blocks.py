@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from flyball.kernel.errors import InvalidError
-from flyball.serving.ports import FeatureState
 from flyball.serving.records import LARGE, Privacy, error_data, tensor_data
 from flyball.serving.request import Job
 from flyball.serving.router import propensity
@@ -29,9 +28,8 @@ def block_of(
     rows: Sequence[int],
     owners: Sequence[Job],
     result: Result,
-    states: FeatureState | list[FeatureState],
-    latencies: Sequence[float],
     *,
+    now: float,
     wall: int,
     pii_key: bytes,
 ) -> Block:
@@ -39,7 +37,8 @@ def block_of(
 
     Args:
         rows: the rows of the result that are predictions, in order; those that their senders got wrong are none.
-        owners, states, latencies: of these rows: their jobs, what their features are worth, and seconds from arrival.
+        owners: the jobs of these rows.
+        now, wall: the moment of the answer, in monotonic seconds and in microseconds since 1970.
     """
     first = owners[0]
     served = first.served
@@ -53,10 +52,10 @@ def block_of(
         "version": first.route.version,
         "id": [job.ids[row - job.start] for row, job in zip(rows, owners, strict=True)],
         "wall": wall,
-        "latency_us": [int(seconds * 1e6) for seconds in latencies],
+        "latency_us": [int((now - job.arrived) * 1e6) for job in owners],
         "batch": len(result),
         "output": result.answers if whole else [result.answers[row] for row in rows],
-        "feature_state": states,
+        "feature_state": result.states if isinstance(result.states, str) else [result.states[row] for row in rows],
     }
     if all(job.route is first.route for job in owners):
         block["arm"], block["propensity"] = first.route.arm, propensity(first.route)
@@ -181,7 +180,7 @@ def _add_tensors(block: Block, owners: Sequence[Job], rows: Sequence[int], resul
         block["joined"] = [_tensors(joined.inputs, limit=None), _tensors(joined.outputs, limit=None)]
         return
     block["tensors"] = [_tensors(job.tensors or {}) for job in owners]
-    block["outputs"] = [_tensors(result.outputs[row] or {}) for row in rows]
+    block["outputs"] = [_tensors(result.outputs_of(row) or {}) for row in rows]
 
 
 def _is_small(joined: Joined) -> bool:

@@ -10,6 +10,7 @@ One thread counts (the event loop's), so nothing is locked. Times are seconds.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from flyball.serving.cells import Block, CellFile
 
 Values = Sequence[float] | npt.NDArray[np.float64]
-Kind = Literal["counter", "histogram", "gauge"]
+Kind = Literal["counter", "histogram", "gauge", "latest"]
 LaneMode = Literal["inline", "thread"]
 BreakerState = Literal["closed", "open", "half_open"]
 
@@ -30,6 +31,7 @@ BREAKER_STATES: tuple[BreakerState, ...] = ("closed", "open", "half_open")
 LOOKUPS = ("hit", "miss", "coalesced")
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0)
+_SIZES = (*map(str, ROWS), "inf")
 RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 FEW = 24  # from as many values on, numpy counts them faster than a loop
 
@@ -37,7 +39,8 @@ FEW = 24  # from as many values on, numpy counts them faster than a loop
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
     """One metric. A histogram has a cell a bound, one for what is above, and one for the sum; others have one cell.
-    A gauge is summed over the workers that live, a counter over all that ever lived in this state directory."""
+    A gauge is summed over the workers that live, a counter over all that ever lived in this state directory; of a
+    `latest` value the largest counts."""
 
     name: str
     kind: Kind
@@ -121,6 +124,18 @@ MISSED = Family(
     text="How far predictions of batches were off, in absolute value, summed.",
     labels=VERSION,
 )
+BATCH_SECONDS = Family(
+    name="flyball_batch_rows_seconds_total",
+    kind="counter",
+    text="Seconds of the batches of each size, by the bound of their rows.",
+    labels=(*VERSION, "rows"),
+)
+LAST = Family(
+    name="flyball_last_prediction_timestamp_seconds",
+    kind="latest",
+    text="When a row was last answered, in seconds since 1970.",
+    labels=VERSION,
+)
 BREAKER = Family(
     name="flyball_breaker_workers",
     kind="gauge",
@@ -148,6 +163,8 @@ FAMILIES = {
         QUEUE,
         MODEL,
         BATCH,
+        BATCH_SECONDS,
+        LAST,
         RATIO,
         MISSED,
         BREAKER,
@@ -247,6 +264,7 @@ class VersionCounters:
         self._batch = self._histogram(BATCH)
         self._ratio = self._histogram(RATIO)
         self._missed = self._cell(MISSED.name)
+        self._last = self._cell(LAST.name)
         self._goodput = self._cell(GOODPUT.name)
 
     def answered(self, rung: str, seconds: Values, *, within: int) -> None:
@@ -254,6 +272,7 @@ class VersionCounters:
         self._cell(PREDICTIONS.name, rung)[0] += len(seconds)
         self._goodput[0] += within
         self._latency.add(seconds)
+        self._last[0] = time.time()
 
     def failed(self, code: str, seconds: Values) -> None:
         """Rows that were answered with an error."""
@@ -268,6 +287,7 @@ class VersionCounters:
         """A batch was computed in `seconds`; `predicted` 0: nothing was predicted for it."""
         self._batch.add_one(rows)
         self._model.add_one(seconds)
+        self._cell(BATCH_SECONDS.name, _SIZES[bisect_left(ROWS, rows)])[0] += seconds
         if predicted > 0.0:
             self._ratio.add_one(seconds / predicted)
             self._missed[0] += abs(seconds - predicted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import time
 
@@ -10,7 +9,7 @@ PREFIX = "p_"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)  # ten bits each
 _ROOM = 512  # ids whose randomness is drawn at once
-_TRANSLATE = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", _ALPHABET.encode())
+_LETTERS = bytes(_ALPHABET.encode()[value & 31] for value in range(256))  # five of a random byte's bits
 
 
 class PredictionIds:
@@ -34,7 +33,7 @@ class PredictionIds:
             self._prefix = PREFIX + "".join(_PAIRS[(millisecond >> shift) & 1023] for shift in (40, 30, 20, 10, 0))
         at = self._at
         if at == len(self._random):
-            self._random = base64.b32encode(os.urandom(10 * _ROOM)).translate(_TRANSLATE).decode()
+            self._random = os.urandom(16 * _ROOM).translate(_LETTERS).decode()
             at = 0
         self._at = at + 16
         return self._prefix + self._random[at : at + 16]

@@ -32,7 +32,7 @@ def climb_down(result: Result, jobs: Sequence[Job], features: GuardedFeatures) -
     older = older_version(service, served)
     if older is not None:
         _ask_older(result, jobs, failed, older, features)
-        failed = [row for row in failed if result.answers[row] is None and not _has_outputs(result, row)]
+        failed = [row for row in failed if result.answers[row] is None]
     default = service.plan.default
     if default is None or jobs[0].tensors is not None:
         return
@@ -69,28 +69,15 @@ def _ask_older(
         if not rows or job.count > older.lane.inline_rows:
             continue
         given = [] if job.tensors is not None else [job.given[row - job.start] for row in rows]
+        ids = [job.ids[row - job.start] for row in rows]
         part = Job(
-            job.ask,
-            job.service,
-            older,
-            job.route,
-            ids=[job.ids[row - job.start] for row in rows],
-            given=given,
-            keys=None,
-            at=job.at,
-            arrived=job.arrived,
-            deadline=job.deadline,
-            tensors=job.tensors,
-            count=job.count,
-        )
+            job.ask, job.service, older, job.route, ids, given, None, job.at, job.arrived, job.deadline, job.tensors,
+            job.count,
+        )  # fmt: skip
         found = score([part], features)
         for k, row in enumerate(rows):
             if found.answers[k] is None or k in found.errors:
                 continue
             result.answers[row], result.rungs[row], result.by[row] = found.answers[k], "older", older
             if job.tensors is not None:
-                result.outputs[row] = found.outputs[k]
-
-
-def _has_outputs(result: Result, row: int) -> bool:
-    return bool(result.outputs) and result.outputs[row] is not None
+                result.outputs[row] = found.outputs_of(k)

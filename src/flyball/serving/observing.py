@@ -79,8 +79,8 @@ class Counting:
             counters.lane("inline" if lane.inline else "thread")
             counters.breaker(_BREAKERS[lane.breaker.state])
 
-    def answered(self, service: str, outcome: str) -> None:
-        self._counters.requested(service, outcome)
+    def answered(self, service: str, outcome: str, requests: int) -> None:
+        self._counters.requested(service, outcome, requests)
 
     def refused(self, code: str) -> None:
         self._counters.refused(code)

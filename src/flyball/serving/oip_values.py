@@ -21,6 +21,9 @@ from flyball.serving.tensors import DTYPES, Array, datatype_of
 
 MAX_DIMENSIONS = 32
 MAX_VALUES = 1 << 40  # in a shape, with 1 for each 0 in it: numpy multiplies in 64 bits
+FEW = (
+    256  # numbers for which struct's "=f", which refuses what is too large, is faster than "f" and a look at the array
+)
 _CODES = {  # of the struct module, which checks the range of every number while it packs them
     "UINT8": "B",
     "UINT16": "H",
@@ -79,13 +82,14 @@ def from_list(name: str, datatype: str, shape: Sequence[int], data: list[Any], *
         return np.array(data, dtype=DTYPES[datatype]).reshape(shape)
     if may_hold_booleans and bool in set(map(type, data)):
         raise _wrong(name, datatype, data, {int} if code in "BHIQbhiq" else {int, float})
+    form = f"={count}{code}" if count <= FEW else f"{count}{code}"
     try:
-        packed = struct.pack(f"{count}{code}", *data)
+        packed = struct.pack(form, *data)
     except (struct.error, OverflowError):
         data = _numbers(name, datatype, data)
-        packed = struct.pack(f"{count}{code}", *data)
+        packed = struct.pack(form, *data)
     array = np.frombuffer(packed, dtype=DTYPES[datatype])
-    if code == "f" and np.isinf(array).any():  # JSON has no infinity: a number that is too large became one
+    if count > FEW and code == "f" and np.isinf(array).any():  # JSON has no infinity: too large a number became one
         _numbers(name, datatype, data)
     return array.reshape(shape)
 

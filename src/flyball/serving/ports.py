@@ -141,8 +141,8 @@ class Observer(Protocol):
         """Jobs of one version got their result."""
         ...
 
-    def answered(self, service: str, outcome: str) -> None:
-        """A request is answered: `answered`, `partial`, or the code of its error."""
+    def answered(self, service: str, outcome: str, requests: int) -> None:
+        """Requests are answered: `answered`, `partial`, or the code of their error."""
         ...
 
     def refused(self, code: str) -> None:
@@ -174,7 +174,7 @@ class NoObserver:
 
     def concluded(self, jobs: Sequence[Job], result: Result, now: float) -> None: ...
 
-    def answered(self, service: str, outcome: str) -> None: ...
+    def answered(self, service: str, outcome: str, requests: int) -> None: ...
 
     def refused(self, code: str) -> None: ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flyball.kernel.errors import FlyballError
@@ -22,37 +21,49 @@ class Sender(Protocol):
     def gone(self) -> bool: ...
 
 
-@dataclass(kw_only=True, slots=True)
 class Ask:
     """One request: rows of fields for a service, or tensors of the model's own.
 
     Args:
+        rows: empty for tensors.
         tensors: None for rows.
         at: domain time, None for now.
         version: None to be routed.
         arrived: monotonic seconds, None for now.
-        timeout_us: of the request; it can only shorten the service's deadline.
-        priority: 1 before 2 before 3, as the queue of a busy version is emptied.
         answer: called once, on the event loop, when `error` is set or all `jobs` are done; after it, the jobs are let
             go. None: they are read from the request itself.
         sender: tells whether somebody waits for the answer; None: somebody does.
         on: the service as it was when the request was read; None: as it is when it is taken.
     """
 
-    service: str
-    rows: Sequence[Any] = ()
-    tensors: Tensors | None = None
-    at: int | None = None
-    version: str | None = None
-    arrived: float | None = None
-    timeout_us: int | None = None
-    priority: int = 2
-    answer: Callable[[Ask], None] | None = None
-    sender: Sender | None = None
-    on: Service | None = None
+    timeout_us: int | None = None  # of the request; it can only shorten the service's deadline
+    priority = 2  # 1 before 2 before 3, as the queue of a busy version is emptied
     error: FlyballError | None = None
-    jobs: list[Job] = field(default_factory=list)
-    pending: int = 0
+    pending = 0
+
+    def __init__(
+        self,
+        service: str,
+        rows: Sequence[Any] = (),
+        *,
+        tensors: Tensors | None = None,
+        at: int | None = None,
+        version: str | None = None,
+        arrived: float | None = None,
+        answer: Callable[[Ask], None] | None = None,
+        sender: Sender | None = None,
+        on: Service | None = None,
+    ) -> None:
+        self.service = service
+        self.rows = rows
+        self.tensors = tensors
+        self.at = at
+        self.version = version
+        self.arrived = arrived
+        self.answer = answer
+        self.sender = sender
+        self.on = on
+        self.jobs: list[Job] = []
 
     @property
     def left(self) -> bool:
@@ -87,27 +98,13 @@ class Job:
     as a whole.
     """
 
-    __slots__ = (
-        "accepted",
-        "arrived",
-        "ask",
-        "at",
-        "count",
-        "deadline",
-        "done",
-        "error",
-        "given",
-        "ids",
-        "indexes",
-        "keys",
-        "result",
-        "route",
-        "served",
-        "service",
-        "start",
-        "started",
-        "tensors",
-    )
+    indexes: list[int] | None = None
+    accepted = False
+    done = False
+    start = 0
+    started = 0.0
+    result: Result | None = None
+    error: FlyballError | None = None
 
     def __init__(
         self,
@@ -115,16 +112,14 @@ class Job:
         service: Service,
         served: Served,
         route: Route,
-        *,
         ids: list[str],
         given: Sequence[Any],
         keys: list[Key | None] | None,
         at: int,
         arrived: float,
         deadline: float,
-        indexes: list[int] | None = None,
-        tensors: Tensors | None = None,
-        count: int = 1,
+        tensors: Tensors | None,
+        count: int,
     ) -> None:
         self.ask = ask
         self.service = service
@@ -136,12 +131,5 @@ class Job:
         self.at = at
         self.arrived = arrived
         self.deadline = deadline
-        self.indexes = indexes
         self.tensors = tensors
         self.count = count
-        self.started = 0.0
-        self.start = 0
-        self.accepted = False
-        self.done = False
-        self.result: Result | None = None
-        self.error: FlyballError | None = None

@@ -57,6 +57,12 @@ class Result:
     hits: int = 0
     coalesced: int = 0
 
+    def outputs_of(self, row: int) -> Tensors | None:
+        """What a request with tensors is answered; None where it is not."""
+        if self.joined is not None:
+            return self.joined.outputs_of(row) if self.answers[row] is not None else None
+        return self.outputs[row] if self.outputs else None
+
     def __len__(self) -> int:
         return len(self.answers)
 
@@ -246,9 +252,13 @@ def _tensors(jobs: Sequence[Job], served: Served) -> Result:
     if asked and runtime is not None:
         began = time.perf_counter()
         requests = [jobs[i].tensors or {} for i in asked]
-        found, joined = infer_together(runtime, requests, batchable=served.tensor_check.batchable)
-        result.joined = joined if len(asked) == n else None
+        found = infer_together(runtime, requests, batchable=served.tensor_check.batchable)
         served.model_seconds += 0.1 * ((time.perf_counter() - began) / len(asked) - served.model_seconds)
+        if isinstance(found, Joined):
+            if keys is None:
+                result.joined, result.answers = found, [_ANSWERED] * n
+                return result
+            found = [found.outputs_of(place) for place in range(len(asked))]
         for i, outputs in zip(asked, found, strict=True):
             if isinstance(outputs, FlyballError):
                 result.errors[i] = outputs
@@ -260,8 +270,11 @@ def _tensors(jobs: Sequence[Job], served: Served) -> Result:
         _share(result, keys, asked)
     for i, done in enumerate(result.outputs):
         if done is not None:
-            result.answers[i] = {}
+            result.answers[i] = _ANSWERED
     return result
+
+
+_ANSWERED: Reply = {}  # of a request with tensors: its outputs are the answer
 
 
 def tensor_key(tensors: Tensors) -> bytes:

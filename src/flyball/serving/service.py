@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,18 +22,20 @@ from flyball.serving.blocks import Block, block_of
 from flyball.serving.dispatcher import Dispatcher, late
 from flyball.serving.guard import GuardedFeatures
 from flyball.serving.ids import PredictionIds
+from flyball.serving.inferred import reply_to
 from flyball.serving.ladder import climb_down, without_model
+from flyball.serving.now import Now
 from flyball.serving.observing import outcome_of
-from flyball.serving.oip_reply import write_reply
+from flyball.serving.oip_reply import ReplyForm
 from flyball.serving.oip_request import InferRequest, read_request
-from flyball.serving.plan import Route, decode
-from flyball.serving.ports import FeatureReader, Loop, NoObserver, Observer, OpenRuntime, RecordLog, Tensors, Timer
-from flyball.serving.replies import Reply, outcomes, parameters_of, reply_data
+from flyball.serving.plan import decode
+from flyball.serving.ports import FeatureReader, Loop, NoObserver, Observer, OpenRuntime, RecordLog
+from flyball.serving.replies import Reply, outcomes, reply_data
 from flyball.serving.request import Ask, Job
-from flyball.serving.router import choose, key_of, unit_of
+from flyball.serving.routing import jobs_of
 from flyball.serving.scoring import Result, score
 from flyball.serving.state import Served, Service, State, load
-from flyball.serving.tensors import reply_tensors, rows_of
+from flyball.serving.tensors import rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Worker:
         self._asking = threading.Lock()
         self._loading = threading.Lock()
         self._state = State()
-        self._now = _Now()
+        self._now = Now()
         self._dispatcher = self._make_dispatcher(self._now, threads=False)
 
     def run_on(self, loop: Loop) -> None:
@@ -121,7 +122,7 @@ class Worker:
     ) -> list[Reply]:
         """Replies, one a row, at once. A row that fails has `{"error": {...}}` in its place; what fails as a whole
         raises. For a worker without an event loop; safe for several threads."""
-        ask = Ask(service=service, rows=rows, at=at, version=version)
+        ask = Ask(service, rows, at=at, version=version)
         self.answer([ask])
         if ask.error is not None:
             raise ask.error
@@ -137,26 +138,30 @@ class Worker:
     def infer(self, model: str, request: Mapping[str, Any], *, version: str | None = None) -> dict[str, Any]:
         """Answer an Open Inference Protocol request at once; outputs are JSON tensors. `model` is a service."""
         asked = read_request(msgspec.json.encode(request))
-        ask = self.ask_of(model, asked, version=version)
+        service = self._state.service(model)
+        ask = self.ask_of(service, service.of(version), asked, version=version)
         self.answer([ask])
-        number, outputs, labels = inferred(ask)
-        reply: dict[str, Any] = msgspec.json.decode(write_reply(asked, model, number, outputs, labels)[0])
+        reply: dict[str, Any] = msgspec.json.decode(reply_to(asked, ask, ReplyForm(model))[0])
         return reply
 
-    def ask_of(self, model: str, request: InferRequest, *, version: str | None = None) -> Ask:
-        """What a request of the protocol asks: rows of fields, or the model's own tensors."""
-        service = self._state.service(model)
-        described = service.of(version)
+    def ask_of(self, service: Service, described: Served, request: InferRequest, *, version: str | None = None) -> Ask:
+        """What a request of the protocol asks: rows of fields, or the model's own tensors.
+
+        Args:
+            described: the version whose metadata the request was made from.
+        """
         if request.outputs:
             request.check_outputs(described.output_names)
         manifest = described.manifest
-        ask = Ask(service=model, version=version, timeout_us=request.timeout_us, on=service)
+        if manifest.takes_tensors:
+            ask = Ask(service.name, tensors=request.tensors, version=version, on=service)
+        else:
+            rows = rows_of(request.tensors, manifest.inputs, service.plan.key)
+            ask = Ask(service.name, rows, version=version, on=service)
+        if request.timeout_us is not None:
+            ask.timeout_us = request.timeout_us
         if request.priority is not None:
             ask.priority = request.priority
-        if manifest.takes_tensors:
-            ask.tensors = request.tensors
-        else:
-            ask.rows = rows_of(request.tensors, manifest.inputs, service.plan.key)
         return ask
 
     def status(self) -> dict[str, Any]:
@@ -189,20 +194,17 @@ class Worker:
     def _route(self, state: State, ask: Ask) -> None:
         """Make the jobs of a request and hand them to their versions."""
         service = ask.on or state.service(ask.service)
-        plan = service.plan
         now = self._monotonic()
         arrived = now if ask.arrived is None else ask.arrived
-        allowed = plan.deadline_us if ask.timeout_us is None else min(ask.timeout_us, plan.deadline_us)
+        allowed = service.plan.deadline_us
+        if ask.timeout_us is not None and ask.timeout_us < allowed:
+            allowed = ask.timeout_us
         deadline = arrived + allowed / 1_000_000
-        at = self._at(ask)
-        if ask.tensors is not None:
-            jobs = [self._tensor_job(service, ask, ask.tensors, at, arrived, deadline)]
-        else:
-            jobs = self._row_jobs(service, ask, at, arrived, deadline)
+        at = self._clock.now() if ask.at is None else self._past(ask.at)
+        jobs = jobs_of(ask, service, self._ids, at=at, arrived=arrived, deadline=deadline)
         ask.jobs, ask.pending = jobs, len(jobs)
         if not jobs:
             ask.conclude()
-            return
         for job in jobs:
             try:
                 if now > deadline:
@@ -211,105 +213,13 @@ class Worker:
             except FlyballError as error:
                 self._give_up(job, error)
 
-    def _row_jobs(self, service: Service, ask: Ask, at: int, arrived: float, deadline: float) -> list[Job]:
-        plan, rows = service.plan, ask.rows
-        ids = [self._ids.new() for _ in rows]
-        if not rows:
-            return []
-        if ask.version is not None:
-            served = service.find(ask.version)
-            route = Route(version=served.ref, digest=served.loaded.digest, weight=10_000, arm="pinned")
-            return [self._job(ask, service, route, ids, list(rows), None, at, arrived, deadline)]
-        keys = None
-        if plan.key:
-            keys = [key_of(plan, row) if isinstance(row, Mapping) else None for row in rows]
-        if len(plan.routes) == 1:
-            return [self._job(ask, service, plan.routes[0], ids, rows, keys, at, arrived, deadline)]
-        routed: dict[str, tuple[Route, list[int]]] = {}
-        for i, id in enumerate(ids):
-            route = choose(plan, unit_of(None if keys is None else keys[i], id))
-            routed.setdefault(route.version, (route, []))[1].append(i)
-        if len(routed) == 1:
-            return [self._job(ask, service, route, ids, rows, keys, at, arrived, deadline)]
-        jobs = []
-        for route, places in routed.values():
-            part = self._job(
-                ask,
-                service,
-                route,
-                [ids[i] for i in places],
-                [rows[i] for i in places],
-                None if keys is None else [keys[i] for i in places],
-                at,
-                arrived,
-                deadline,
-            )
-            part.indexes = places
-            jobs.append(part)
-        return jobs
-
-    def _job(
-        self,
-        ask: Ask,
-        service: Service,
-        route: Route,
-        ids: list[str],
-        given: Sequence[Any],
-        keys: list[dict[str, Any] | None] | None,
-        at: int,
-        arrived: float,
-        deadline: float,
-    ) -> Job:
-        served = service.versions[route.version]
-        return Job(
-            ask,
-            service,
-            served,
-            route,
-            ids=ids,
-            given=given,
-            keys=keys,
-            at=at,
-            arrived=arrived,
-            deadline=deadline,
-            count=len(ids),
-        )
-
-    def _tensor_job(
-        self, service: Service, ask: Ask, tensors: Tensors, at: int, arrived: float, deadline: float
-    ) -> Job:
-        """The job of a request with a model's own tensors: one prediction, however many rows they have."""
-        id = self._ids.new()
-        if ask.version is not None:
-            served = service.find(ask.version)
-            route = Route(version=served.ref, digest=served.loaded.digest, weight=10_000, arm="pinned")
-        else:
-            routes = service.plan.routes
-            route = routes[0] if len(routes) == 1 else choose(service.plan, unit_of(None, id))
-            served = service.versions[route.version]
-        rows = served.tensor_check(tensors)
-        return Job(
-            ask,
-            service,
-            served,
-            route,
-            ids=[id],
-            given=(),
-            keys=None,
-            at=at,
-            arrived=arrived,
-            deadline=deadline,
-            tensors=tensors,
-            count=max(1, rows),
-        )
-
-    def _at(self, ask: Ask) -> int:
+    def _past(self, at: int) -> int:
         now = self._clock.now()
-        if ask.at is not None and ask.at > now:
+        if at > now:
             raise InvalidError(
-                f"`at` is {show_time(ask.at)}, ahead of the platform's time, {show_time(now)}", code="at_in_future"
+                f"`at` is {show_time(at)}, ahead of the platform's time, {show_time(now)}", code="at_in_future"
             )
-        return now if ask.at is None else ask.at
+        return at
 
     def _refuse(self, ask: Ask, error: FlyballError) -> None:
         self._observer.refused(error.code)
@@ -331,7 +241,7 @@ class Worker:
             self._conclude([job], result)
         else:  # refused at arrival: no prediction, no record
             self._observer.failed(job.service.name, job.route.version, error.code, len(job.ids))
-            self._answered(job.ask)
+            self._answered([job])
 
     def _finish(self, jobs: Sequence[Job], result: Result, began: float, took: float, expected: float) -> None:
         """A batch was scored: what failed climbs down, all is logged, then answered."""
@@ -352,11 +262,9 @@ class Worker:
             return
         now = self._monotonic()
         rows, owners = _predictions(live, result)
-        latencies = [now - job.arrived for job in owners]
         if rows:
-            states = result.states if isinstance(result.states, str) else [result.states[row] for row in rows]
             wall = self._wall()
-            block = block_of(rows, owners, result, states, latencies, wall=wall, pii_key=self._pii_key)
+            block = block_of(rows, owners, result, now=now, wall=wall, pii_key=self._pii_key)
             failed = self._write(block, durable=live[0].service.plan.log == "durable")
             if failed is not None:
                 for row in rows:
@@ -364,21 +272,29 @@ class Worker:
         self._observer.concluded(live, result, now)
         for job in live:
             job.result, job.done = result, True
-            self._answered(job.ask)
+        self._answered(live)
 
-    def _answered(self, ask: Ask) -> None:
-        ask.pending -= 1
-        if ask.pending:
-            return
-        first = ask.jobs[0]
-        if len(ask.jobs) == 1 and first.error is not None:
-            ask.error = first.error
-        fine = len(ask.jobs) == 1 and first.result is not None and not first.result.errors
-        self._observer.answered(first.service.name, "answered" if fine else outcome_of(ask.jobs))
-        try:
-            ask.conclude()
-        except Exception:
-            logger.exception("an answer could not be given", extra={"service": ask.service})
+    def _answered(self, jobs: Sequence[Job]) -> None:
+        """Answer the requests whose last jobs these were."""
+        fine = 0
+        for job in jobs:
+            ask = job.ask
+            ask.pending -= 1
+            if ask.pending:
+                continue
+            result = job.result
+            if len(ask.jobs) == 1 and result is not None and not result.errors:
+                fine += 1
+            else:
+                if len(ask.jobs) == 1:
+                    ask.error = job.error
+                self._observer.answered(job.service.name, outcome_of(ask.jobs), 1)
+            try:
+                ask.conclude()
+            except Exception:
+                logger.exception("an answer could not be given", extra={"service": ask.service})
+        if fine:
+            self._observer.answered(jobs[0].service.name, "answered", fine)
 
     def _write(self, block: Block, *, durable: bool) -> FlyballError | None:
         """Log a block; an error means that nothing of it may be answered."""
@@ -390,35 +306,10 @@ class Worker:
         return None
 
 
-def inferred(ask: Ask) -> tuple[str, Tensors, dict[str, Any]]:
-    """The version's number, the outputs and the labels of a request with tensors that was answered.
-
-    Raises what it failed with.
-    """
-    if ask.error is not None:
-        raise ask.error
-    if ask.tensors is None:
-        replies: list[Reply] = []
-        for outcome in outcomes(ask):
-            if isinstance(outcome, FlyballError):
-                raise outcome
-            replies.append(outcome)
-        number = replies[0]["version"].rpartition("/")[2] if replies else ""
-        return number, reply_tensors(replies), parameters_of(replies)
-    (job,) = ask.jobs
-    result = job.result
-    if result is None:
-        raise job.error or InternalError("the request was not answered", code="not_answered")
-    outputs = result.outputs[job.start]
-    if outputs is None:
-        raise result.errors[job.start]
-    served = result.by.get(job.start, job.served) if result.by else job.served
-    labels = {"prediction_id": job.ids[0], "rung": result.rungs.get(job.start, "model")}
-    return served.ref.rpartition("/")[2], outputs, labels
-
-
-def _predictions(jobs: Sequence[Job], result: Result) -> tuple[list[int], list[Job]]:
+def _predictions(jobs: Sequence[Job], result: Result) -> tuple[Sequence[int], Sequence[Job]]:
     """The rows that are predictions, which those are not that their senders got wrong, and whose they are."""
+    if not result.errors and len(jobs) == len(result):  # a row each
+        return range(len(jobs)), jobs
     rows: list[int] = []
     owners: list[Job] = []
     for job in jobs:
@@ -437,28 +328,3 @@ def _lane_data(served: Served) -> dict[str, Any]:
         "breaker": lane.breaker.state.value,
         "row_us": round(lane.latency.expect(1) * 1e6),
     }
-
-
-class _Now:
-    """A loop for one caller: what is to be done soon is done before it gets its answer."""
-
-    def __init__(self) -> None:
-        self._soon: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
-
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
-        self._soon.append((callback, args))
-
-    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-        self.call_soon(callback, *args)
-
-    def call_later(self, delay: float, callback: Callable[..., object], *args: Any) -> Timer:
-        return _Never()
-
-    def run(self) -> None:
-        while self._soon:
-            callback, args = self._soon.popleft()
-            callback(*args)
-
-
-class _Never:
-    def cancel(self) -> None: ...

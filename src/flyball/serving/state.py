@@ -28,6 +28,7 @@ class Served:
     """A version as one service serves it, and what this worker learned of it.
 
     Args:
+        number: of `tip/7`, `7`.
         check, tensor_check: of the rows, or of the tensors, that it takes.
         cache: None where answers are not kept.
         signature: what it takes and gives in the Open Inference Protocol.
@@ -42,6 +43,7 @@ class Served:
     key: tuple[str, ...] = ()
     lane: Lane = field(default_factory=Lane)
     cache: Cache | None = None
+    number: str = ""
     signature: Signature = field(default_factory=Signature)
     output_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
@@ -57,6 +59,7 @@ class Service:
     name: str
     plan: ServicePlan
     versions: Mapping[str, Served]  # by version reference: those routed to, and those kept warm of the same model
+    main: Served  # the version with the most traffic: its fields and tensors are what the service's metadata shows
 
     def find(self, number: str) -> Served:
         """The version of a number or reference, such as `7` or `tip/7`."""
@@ -71,12 +74,6 @@ class Service:
     def of(self, number: str | None) -> Served:
         """The version of a number; None: the main one."""
         return self.main if number is None else self.find(number)
-
-    @property
-    def main(self) -> Served:
-        """The version with the most traffic: whose fields and tensors the service's metadata shows."""
-        route: Route = max(self.plan.routes, key=lambda route: route.weight)
-        return self.versions[route.version]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +128,8 @@ def _service(
         _limit(served, service)
         if found.runtime is not None and not served.lane.latency.known:
             warm_up(served.lane, found.runtime, found.manifest, found.sample)
-    return Service(name=name, plan=service, versions=versions)
+    main: Route = max(service.routes, key=lambda route: route.weight)
+    return Service(name=name, plan=service, versions=versions, main=versions[main.version])
 
 
 def _served(ref: str, found: LoadedVersion, privacy: Privacy, service: ServicePlan) -> Served:
@@ -144,6 +142,7 @@ def _served(ref: str, found: LoadedVersion, privacy: Privacy, service: ServicePl
         check=RowCheck(manifest.inputs, keep=service.key, ignore=ignored),
         tensor_check=TensorCheck(signature),
         key=service.key,
+        number=ref.rpartition("/")[2],
         signature=signature,
         output_names=tuple(spec.name for spec in signature.outputs),
         feature_names=tuple(spec.name for spec in manifest.features),
