@@ -61,8 +61,10 @@ def test_a_batch_is_counted_by_its_calls() -> None:
     found = counted(counters)
     one = {key: cells[0] for key, cells in found.items() if len(cells) == 1}
     of = ("tip", "tip/7")
+    assert one.pop(("flyball_last_prediction_timestamp_seconds", *of)) > 0
     assert one == {
         ("flyball_predictions_total", *of, "model"): 2,
+        ("flyball_batch_rows_seconds_total", *of, "2.0"): pytest.approx(0.004),
         ("flyball_prediction_errors_total", *of, "model_failed"): 1,
         ("flyball_goodput_total", *of): 1,
         ("flyball_batch_error_seconds_total", *of): pytest.approx(0.002),

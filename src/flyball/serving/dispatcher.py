@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from flyball.kernel.errors import ExhaustedError, FlyballError, LateError, UnavailableError
 from flyball.serving.lane import Lane
@@ -16,9 +17,16 @@ from flyball.serving.meter import Meter
 from flyball.serving.ports import Loop
 from flyball.serving.request import Job, place
 from flyball.serving.scoring import Result
-from flyball.serving.threads import LaneThread
+from flyball.serving.threads import LaneThread, Runner
 
 logger = logging.getLogger(__name__)
+
+
+class Measured(Protocol):
+    def stop(self) -> tuple[float, float]:
+        """The seconds that passed, and those that the batch cost."""
+        ...
+
 
 Score = Callable[[Sequence[Job]], Result]
 Finish = Callable[[Sequence[Job], Result, float, float, float], None]
@@ -35,6 +43,7 @@ class Dispatcher:
         give_up: answers a job that was dropped, with why.
         threads: False: everything runs at once on the caller, whatever it takes.
         reserve: seconds before a job's deadline that its fallback is left.
+        meter, start_thread: how a batch is measured, and where a slow one runs.
     """
 
     def __init__(
@@ -47,6 +56,8 @@ class Dispatcher:
         threads: bool = True,
         reserve: float = 0.001,
         monotonic: Callable[[], float] = time.monotonic,
+        meter: Callable[[], Measured] | None = None,
+        start_thread: Callable[[str], Runner] = LaneThread,
     ) -> None:
         self._loop = loop
         self._score = score
@@ -55,8 +66,9 @@ class Dispatcher:
         self._threads = threads
         self._reserve = reserve
         self._monotonic = monotonic
+        self._meter = meter or (lambda: Meter(monotonic))
+        self._start_thread = start_thread
         self._dirty: dict[int, Lane] = {}
-        self.in_flight = 0  # rows that were taken and are not answered
 
     def add(self, job: Job) -> None:
         """Take a job, for the end of this tick or for its lane's queue.
@@ -120,7 +132,7 @@ class Dispatcher:
                     break
         began = self._monotonic()
         rows = place(jobs, began)
-        meter = Meter(self._monotonic)
+        meter = self._meter()
         result = self._score(jobs)
         took, cost = meter.stop()
         lane.inline = True
@@ -136,11 +148,11 @@ class Dispatcher:
         rows = place(jobs, now)
         lane.running, lane.until, lane.inline = jobs, now + lane.latency.expect(rows), False
         if lane.thread is None:
-            lane.thread = LaneThread(f"lane-{jobs[0].served.ref}")
+            lane.thread = self._start_thread(f"lane-{jobs[0].served.ref}")
 
         def work() -> None:
             began = self._monotonic()
-            meter = Meter(self._monotonic)
+            meter = self._meter()
             result = self._score(jobs)
             try:
                 self._loop.call_soon_threadsafe(self._returned, lane, jobs, result, rows, began, *meter.stop())

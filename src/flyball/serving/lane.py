@@ -13,7 +13,7 @@ from flyball.serving.latency import Latency
 if TYPE_CHECKING:
     from flyball.serving.ports import Timer
     from flyball.serving.request import Job
-    from flyball.serving.threads import LaneThread
+    from flyball.serving.threads import Runner
 
 INLINE_SECONDS = 0.0005  # a batch that takes longer holds up the event loop: it belongs on a thread
 SAFETY = 1.1  # what is promised to fit must fit with this much to spare
@@ -46,7 +46,7 @@ class Lane:
     arrived: list[Job] = field(default_factory=list)  # in this tick, for the event loop
     running: list[Job] = field(default_factory=list)
     until: float = 0.0
-    thread: LaneThread | None = None
+    thread: Runner | None = None
     timer: Timer | None = None
     timer_at: float = 0.0
     shown: object = None  # what was last shown of it in the metrics

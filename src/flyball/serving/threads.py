@@ -7,10 +7,19 @@ import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Protocol
 
 NICE = 5  # above the process's own: enough for the event loop to be run at once when it wakes
 
 Work = Callable[[], None]
+
+
+class Runner(Protocol):
+    """Does one piece of work after another, beside the event loop."""
+
+    def do(self, work: Work) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class LaneThread:
