@@ -1,10 +1,10 @@
 """Composition root of a worker: a serving plan in, a wired worker out.
 
-    python -m flyball.worker --state DIR [--host H] [--port P] [--workers N]
+    python -m flyball.worker --state DIR [--host H] [--port P] [--workers N|MIN:MAX] [--drain-window SECONDS]
 
-The first process is a zygote: it imports and warms what workers share, holds the port, forks one worker a slot, and
-forks again where one died. It stays single-threaded, so that a fork is safe; files, LMDB and threads are opened in the
-workers. A worker that loses its zygote finishes what it has and ends.
+The first process is a zygote: it imports and warms what workers share, listens on the port, forks as many workers as
+the load needs, one a slot, and forks again where one died. It stays single-threaded, so that a fork is safe; files,
+LMDB and threads are opened in the workers. A worker that loses its zygote finishes what it has and ends.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import gc
 import json
 import logging
 import os
-import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +33,13 @@ from flyball.features.serving import FeatureServer, ServedFeatures
 from flyball.features.states import META, REBUILDING, pulse, view_key
 from flyball.features.views import CompiledView
 from flyball.features.warm import warm as warm_features
+from flyball.http.accepting import Acceptor
 from flyball.http.access import LOOPBACK_HOSTS
+from flyball.http.draining import DrainConfig, Ending, drain
 from flyball.http.inference import InferenceApp
-from flyball.http.listening import hold_port
+from flyball.http.listening import open_listener
 from flyball.http.metrics import InferenceMetrics
-from flyball.http.server import start
+from flyball.http.server import Limits, Server
 from flyball.kernel import logs
 from flyball.kernel.clock import Clock, ReplayClock, WallClock
 from flyball.kernel.errors import (
@@ -50,14 +52,17 @@ from flyball.kernel.errors import (
 )
 from flyball.kernel.files import FileLock
 from flyball.kernel.layout import Layout
+from flyball.kernel.settings import worker_bounds
 from flyball.kernel.times import SECOND
 from flyball.serving import standalone, trees
+from flyball.serving.board import Board, WorkerState
 from flyball.serving.follower import PlanFollower
 from flyball.serving.log import PredictionWriter
 from flyball.serving.manifest import Manifest
 from flyball.serving.observing import Counting
 from flyball.serving.ports import FeatureBatch, Observer, RecordLog
 from flyball.serving.privacy import pii_key
+from flyball.serving.scaling import ScalingConfig
 from flyball.serving.service import Worker
 from flyball.serving.zygote import Zygote
 from flyball.storage.following import FollowingStore
@@ -68,7 +73,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 SYNC_SECONDS = 1.0
 PULSE_SECONDS = 0.1
-GRACE_SECONDS = 10.0
 SKEW = 5_000_000  # an `at` that is older than this asked for the past
 
 
@@ -79,7 +83,8 @@ class WorkerSettings:
     state: Path
     host: str = "127.0.0.1"
     port: int = 0
-    workers: int = 1
+    workers: int | str = 1
+    drain_window: float = 0.0
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -89,8 +94,17 @@ class WorkerSettings:
                 code="not_loopback",
                 hint="put a proxy with TLS before it, and leave --host out",
             )
-        if self.workers < 1:
-            raise InvalidError(f"workers must be at least 1, not {self.workers}", code="bad_workers")
+        worker_bounds(self.workers)
+        DrainConfig(window=self.drain_window)
+
+    @property
+    def scaling(self) -> ScalingConfig:
+        minimum, maximum = worker_bounds(self.workers)
+        return ScalingConfig(minimum=minimum, maximum=maximum)
+
+    @property
+    def drain(self) -> DrainConfig:
+        return DrainConfig(window=self.drain_window)
 
 
 class OnlineFeatures:
@@ -248,39 +262,47 @@ def prepare_model(path: Path, state: Path) -> standalone.Standalone:
     return standalone.prepare(path, data, OnnxRuntime(data).signature(), state)
 
 
-async def serve(settings: WorkerSettings, slot: int, port: int, parent: int) -> None:
+async def serve(settings: WorkerSettings, slot: int, listener: socket.socket, parent: int, board: Board) -> None:
     """One worker, until SIGTERM or until the zygote is gone (`parent`, a pipe's end, closes)."""
     process = f"worker-{slot}"
-    layout = Layout(settings.state)
+    layout, page = Layout(settings.state), board.slots[slot]
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_reader(parent, stop.set)
-    metrics = InferenceMetrics(layout.metrics, process)
+    ending = Ending(board, parent)
     log = PredictionWriter(layout.predictions / process)
+    metrics = InferenceMetrics(layout.metrics, process, board=board)
     worker = build_worker(layout, log=log, clock=open_clock(layout), observer=Counting(metrics.counters))
     follower = PlanFollower(worker, layout, process)
     first = follower.poll()
     if first is not None:
         first()
-    metrics.keep(served_pairs(worker))
 
     def not_ready() -> str:
-        if stop.is_set():
+        if ending.whole_pool:
             return "it is stopping"
         return "" if worker.state.plan.epoch else "no serving plan was published yet"
 
     app = InferenceApp(worker, metrics, loop, ready=not_ready)
-    server = await start(app, host=settings.host, port=port, reuse_port=True)
-    logger.info("worker started", extra={"port": server.port, "pid": os.getpid()})
-    tasks = [
-        asyncio.create_task(_follow(follower, lambda: metrics.keep(served_pairs(worker)))),
-        asyncio.create_task(_sync(log)),
-    ]
-    await stop.wait()
-    loop.remove_reader(parent)
-    await server.stop(GRACE_SECONDS)
+    server = Server(app, Limits(), loop)
+    server.sweep()
+    busy_before = page.busy_ns
+
+    def look() -> None:
+        page.busy_ns = busy_before + time.process_time_ns()
+        page.connections, page.in_flight = server.connections, server.owed
+        epoch = worker.state.plan.epoch
+        if epoch != page.epoch:
+            page.epoch = epoch
+            metrics.keep(served_pairs(worker))
+            page.ready(time.monotonic_ns())
+
+    look()
+    acceptor = Acceptor(listener, server.connect, may_take=lambda: board.may_take(slot, server.connections))
+    logger.info("worker started", extra={"port": listener.getsockname()[1], "pid": os.getpid()})
+    tasks = [asyncio.create_task(_follow(follower, look)), asyncio.create_task(_sync(log))]
+    await ending.asked.wait()
+    page.state = WorkerState.DRAINING
+    config = DrainConfig(window=settings.drain_window if board.desk.draining else 0.0)
+    await drain(server, acceptor, config, whole_pool=ending.whole_pool, forced=ending.forced)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -294,14 +316,14 @@ def served_pairs(worker: Worker) -> list[tuple[str, str]]:
     return [(name, ref) for name, service in worker.state.services.items() for ref in service.versions]
 
 
-async def _follow(follower: PlanFollower, loaded: Callable[[], None]) -> None:
+async def _follow(follower: PlanFollower, look: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(POLL_SECONDS)
         work = follower.poll()
         if work is not None:
             await loop.run_in_executor(None, work)
-            loaded()
+        look()
 
 
 async def _sync(log: PredictionWriter) -> None:
@@ -322,7 +344,9 @@ def run(settings: WorkerSettings) -> None:
     layout = Layout(settings.state)
     layout.create()
     lock = FileLock(layout.lock("workers"), "the workers' part")
-    held, port = hold_port(settings.host, settings.port)
+    listener = open_listener(settings.host, settings.port)
+    port = int(listener.getsockname()[1])
+    board = Board(settings.scaling.maximum)
     trees.warm()
     warm_features()
     gc.collect()
@@ -333,10 +357,9 @@ def run(settings: WorkerSettings) -> None:
     def child(slot: int, parent: int) -> None:
         lock.release()
         logs.configure(f"worker-{slot}", folder=layout.logs, level=settings.log_level)
-        uvloop.run(serve(settings, slot, port, parent))
+        uvloop.run(serve(settings, slot, listener, parent, board))
 
-    Zygote(child, settings.workers).run()
-    held.close()
+    Zygote(child, settings.scaling, board, grace=settings.drain.longest, leaving=listener.close).run()
     lock.release()
 
 
@@ -345,7 +368,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", default="1", metavar="N|MIN:MAX")
+    parser.add_argument("--drain-window", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--log-level", default="info")
     given = parser.parse_args(arguments)
     try:

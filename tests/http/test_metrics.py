@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flyball.http.metrics import InferenceMetrics
+from flyball.http.metrics import GAUGES, InferenceMetrics
+from flyball.serving.board import Board
 
 OF = 'service="tip",version="tip/7"'
 
@@ -40,8 +41,10 @@ def test_no_counter_falls_when_a_worker_starts_again(tmp_path: Path) -> None:
 
 
 def test_gauges_are_of_the_workers_that_live(tmp_path: Path) -> None:
-    live = ["worker-0", "worker-1"]
-    workers = [InferenceMetrics(tmp_path, f"worker-{slot}", live=lambda: live) for slot in range(3)]
+    board = Board(3)
+    for number in (0, 1):
+        board.slots[number].forked(1)
+    workers = [InferenceMetrics(tmp_path, f"worker-{slot}", board=board) for slot in range(3)]
     for worker in workers:
         worker.counters.version("tip", "tip/7").lane("thread")
     assert f'flyball_lane_workers{{{OF},mode="thread"}} 2' in lines(workers[0])
@@ -79,3 +82,24 @@ def test_the_text_is_well_formed_whatever_the_labels_hold() -> None:
         assert re.fullmatch(r"# HELP \w+ .+\.|# TYPE \w+ (counter|histogram|gauge)|\w+(\{.*\})? [-+.\deinf]+", line), (
             line
         )
+
+
+def test_the_pool_is_shown_as_the_board_has_it() -> None:
+    board = Board(3)
+    board.desk.wanted, board.desk.demand = 2, 7
+    board.slots[0].forked(1_000)
+    board.slots[0].ready(500_001_000)
+    board.slots[0].epoch, board.slots[0].busy_ns = 4, 1_500_000_000
+    board.slots[1].forked(1)
+    shown = InferenceMetrics(board=board).render({"flyball_services": 1.0}).decode().splitlines()
+    assert {
+        "flyball_workers_wanted 2",
+        "flyball_workers_demand 7",
+        "flyball_workers_ready 1",
+        'flyball_workers{state="starting"} 1',
+        'flyball_plan_epoch{worker="0"} 4',
+        'flyball_worker_busy_seconds_total{worker="0"} 1.5',
+        'flyball_worker_load_seconds{worker="0"} 0.5',
+    } <= set(shown)
+    typed = {line.split()[2] for line in shown if line.startswith("# TYPE")}
+    assert typed == set(GAUGES)

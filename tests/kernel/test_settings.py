@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from flyball.kernel.errors import InvalidError
-from flyball.kernel.settings import Settings, client_settings, secret_value
+from flyball.kernel.settings import Settings, client_settings, secret_value, worker_bounds
 
 
 @pytest.mark.parametrize("port", [-1, 65_534, 70_000])
@@ -13,11 +13,16 @@ def test_a_port_that_leaves_no_room_for_three_is_refused(port: int) -> None:
     assert caught.value.code == "bad_port"
 
 
-def test_at_least_one_worker() -> None:
-    with pytest.raises(InvalidError) as caught:
-        Settings(workers=0)
+@pytest.mark.parametrize("workers", [0, "0", "-1", "3:2", "0:2", "many", "1:2:3", ""])
+def test_workers_are_a_number_from_1_on_or_bounds(workers: int | str) -> None:
+    with pytest.raises(InvalidError, match="MIN:MAX") as caught:
+        Settings(workers=workers)
     assert caught.value.code == "bad_workers"
-    assert Settings(port=0).port == 0
+
+
+def test_bounds_of_workers_are_taken_as_text_or_number() -> None:
+    assert worker_bounds(Settings(workers=3).workers) == (3, 3)
+    assert worker_bounds(Settings(workers="2:8").workers) == (2, 8)
 
 
 def test_a_client_reads_its_address_and_token_from_the_environment(tmp_path: Path) -> None:

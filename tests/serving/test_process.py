@@ -60,13 +60,22 @@ def eventually(check: Callable[[], Any], seconds: float = 30.0) -> Any:
 class Process:
     """`python -m flyball.worker` on one ONNX model."""
 
-    def __init__(self, root: Path, *, workers: int = 1) -> None:
+    def __init__(self, root: Path, *, workers: int | str = 1, options: tuple[str, ...] = ()) -> None:
         model = root / "affine model.onnx"
         model.write_bytes(affine())
         self.state = root / "state"
         self.layout = Layout(self.state)
         self.model = prepare_model(model, self.state)
-        command = [sys.executable, "-m", "flyball.worker", "--state", str(self.state), "--workers", str(workers)]
+        command = [
+            sys.executable,
+            "-m",
+            "flyball.worker",
+            "--state",
+            str(self.state),
+            "--workers",
+            str(workers),
+            *options,
+        ]
         self.popen = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
         assert self.popen.stdout is not None
         line = self.popen.stdout.readline()

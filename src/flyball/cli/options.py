@@ -27,6 +27,20 @@ state_option = click.option(
     help="The platform's state directory.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for scripts.")
+workers_option = click.option(
+    "--workers",
+    default="1",
+    show_default=True,
+    metavar="N|MIN:MAX",
+    help="Inference processes: a number, or bounds between which the load decides.",
+)
+drain_option = click.option(
+    "--drain-window",
+    type=click.FloatRange(0, 600),
+    default=0.0,
+    show_default=True,
+    help="Seconds for which workers that are asked to end go on, while readiness says so: for proxies to look.",
+)
 project_argument = click.argument("project", default="project.py")
 
 

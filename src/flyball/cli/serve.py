@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from flyball.cli.options import drain_option, workers_option
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.settings import DEFAULT_PORT
 
@@ -14,9 +15,10 @@ from flyball.kernel.settings import DEFAULT_PORT
 @click.command(epilog="Example: flyball serve model.onnx, then the curl line that it prints")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--port", default=DEFAULT_PORT + 2, show_default=True)
-@click.option("--workers", default=1, show_default=True, help="Inference processes.")
+@workers_option
+@drain_option
 @click.option("--state", type=click.Path(path_type=Path), default=Path(".flyball-serve"), show_default=True)
-def serve(model: Path, port: int, workers: int, state: Path) -> None:
+def serve(model: Path, port: int, workers: str, drain_window: float, state: Path) -> None:
     """Serve MODEL, an ONNX file, by the Open Inference Protocol on the loopback address, until Ctrl-C."""
     if model.suffix.lower() != ".onnx":
         raise InvalidError(
@@ -29,7 +31,9 @@ def serve(model: Path, port: int, workers: int, state: Path) -> None:
     from flyball.platform.ports import check_free, free_ports
     from flyball.worker import WorkerSettings, prepare_model, run
 
-    settings = WorkerSettings(state=state, port=port or free_ports("127.0.0.1")["inference"], workers=workers)
+    settings = WorkerSettings(
+        state=state, port=port or free_ports("127.0.0.1")["inference"], workers=workers, drain_window=drain_window
+    )
     check_free(settings.host, settings.port, "the server")
     prepared = prepare_model(model, state)
     logs.configure("workers", folder=Layout(state).logs)

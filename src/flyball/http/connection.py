@@ -61,7 +61,7 @@ class Exchange:
             raise RuntimeError(f"a request to {self.path} was answered twice")
         connection = self.connection
         server = connection.server
-        if server.stopping and connection.queue and connection.queue[-1] is self:
+        if server.leaving and connection.queue and connection.queue[-1] is self:
             self.close = True
         self.interim = False
         self.data = server.encode(response, head_only=self.head_only, close=self.close)

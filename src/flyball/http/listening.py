@@ -1,11 +1,27 @@
-"""Ports: one that is taken is named, and one that several processes share is held."""
+"""The port: one that is taken is named, and one that several processes share is one socket, which loses nothing.
+
+Workers inherit the socket that the zygote listens on. A connection that nobody accepted yet belongs to the socket, not
+to a worker, so it outlives the worker that is killed or drained; with a socket a worker (SO_REUSEPORT) the kernel
+resets what waited for the one that goes.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
+import struct
 
 from flyball.kernel.errors import ConflictError
+
+BACKLOG = 4096  # the kernel takes no more than net.core.somaxconn
+SO_ATTACH_FILTER = 26  # Linux; see socket(7)
+DROP_SYN = (  # classic BPF over the TCP header: whether SYN is set in the flags at byte 13
+    (0x30, 0, 0, 13),  # ldb [13]
+    (0x45, 0, 1, 0x02),  # jset #SYN, drop, keep
+    (0x06, 0, 0, 0),  # drop: ret #0
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep: ret #-1
+)
 
 
 def listen_error(error: OSError, host: str, port: int) -> Exception:
@@ -19,20 +35,28 @@ def listen_error(error: OSError, host: str, port: int) -> Exception:
     )
 
 
-def hold_port(host: str, port: int) -> tuple[socket.socket, int]:
-    """Hold a port for the workers, who share it. A socket that does not listen gets no connections.
-
-    Raises `port_in_use` where any other process listens there; sharing alone would not tell.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def open_listener(host: str, port: int) -> socket.socket:
+    """Listen on `host:port` (0: any free port). Raises `port_in_use` where any other process listens there."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            probe.listen(1)
-        held = socket.socket(family, socket.SOCK_STREAM)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         raise listen_error(error, host, port) from None
-    return held, int(held.getsockname()[1])
+    listener.setblocking(False)
+    return listener
+
+
+def refuse_new(listener: socket.socket) -> None:
+    """Let a listening socket take no new connection, while those that it took can still be accepted.
+
+    The kernel drops their SYN, which the client sends again a second later, when the socket is closed and says so.
+    Idempotent; holds for all processes that share the socket.
+    """
+    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in DROP_SYN)
+    program = ctypes.create_string_buffer(code, len(code))
+    listener.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(DROP_SYN), ctypes.addressof(program))
+    )

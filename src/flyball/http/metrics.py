@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flyball.http import exposition
 from flyball.http.exposition import CONTENT_TYPE
 from flyball.kernel.errors import FlyballError
+from flyball.serving.board import Board, WorkerState
 from flyball.serving.cells import CellFile, Key, read_cells
 from flyball.serving.counting import FAMILIES, Counters, Family, is_of_version
 
@@ -32,9 +33,18 @@ GAUGES = {
     for gauge in (
         Gauge(name="flyball_plan_epoch", text="The serving plan that a worker runs."),
         Gauge(name="flyball_services", text="Services of the serving plan."),
+        Gauge(name="flyball_workers_wanted", text="Workers that there are to be, within the bounds."),
+        Gauge(name="flyball_workers_demand", text="Workers that the load needs, without bounds: for outside scalers."),
+        Gauge(name="flyball_workers_ready", text="Workers that serve a plan."),
+        Gauge(name="flyball_workers", text="Workers by state: starting, ready, draining."),
+        Gauge(name="flyball_worker_restarts_total", text="Workers that died and were started again.", kind="counter"),
+        Gauge(name="flyball_worker_busy_seconds_total", text="Processor time of a worker.", kind="counter"),
+        Gauge(name="flyball_worker_load_seconds", text="From a worker's fork to its readiness, of its last start."),
+        Gauge(name="flyball_worker_connections", text="Open connections of a worker."),
+        Gauge(name="flyball_in_flight", text="Received and not answered yet, of a worker."),
     )
 }
-Samples = Mapping[str, Iterable[tuple[Mapping[str, str], float]]]
+Samples = dict[str, Iterable[tuple[Mapping[str, str], float]]]
 
 
 class InferenceMetrics:
@@ -43,15 +53,13 @@ class InferenceMetrics:
     Args:
         folder: where each worker has its file of counts. None: this worker counts alone, in memory.
         slot: this worker's name, such as `worker-0`.
-        live: the slots whose gauges count; None for all.
+        board: what all workers are doing, and which of them live; None where there is one.
     """
 
-    def __init__(
-        self, folder: Path | None = None, slot: str = "worker-0", *, live: Callable[[], Iterable[str]] | None = None
-    ) -> None:
+    def __init__(self, folder: Path | None = None, slot: str = "worker-0", *, board: Board | None = None) -> None:
         self._folder = folder
         self._slot = slot
-        self._live = live
+        self._board = board
         self._file = CellFile(None if folder is None else folder / f"{slot}.bin")
         self._told: set[str] = set()
         self.counters = Counters(self._file)
@@ -71,8 +79,8 @@ class InferenceMetrics:
 
     # all workers
 
-    def render(self, gauges: Mapping[str, float] | None = None, *, samples: Samples | None = None) -> bytes:
-        """The counts of all workers, and the given gauges (`samples`: with labels), as text."""
+    def render(self, gauges: Mapping[str, float] | None = None) -> bytes:
+        """The counts of all workers, what the board shows of them, and the given gauges, as text."""
         lines: list[str] = []
         found = self.sums()
         for family in FAMILIES.values():
@@ -82,8 +90,9 @@ class InferenceMetrics:
                 lines += exposition.head(family.name, kind, family.text)
             for key, cells in series:
                 lines += self._series(family, key, cells)
-        values: dict[str, Iterable[tuple[Mapping[str, str], float]]] = dict(samples or {})
-        values |= {name: [({}, value)] for name, value in (gauges or {}).items()}
+        values: Samples = {name: [({}, value)] for name, value in (gauges or {}).items()}
+        if self._board is not None:
+            values |= board_samples(self._board)
         for name, shown in values.items():
             gauge = GAUGES[name]
             lines += exposition.head(name, gauge.kind, gauge.text)
@@ -98,7 +107,7 @@ class InferenceMetrics:
 
     def sums(self) -> dict[Key, list[float]]:
         """The counts of all workers, of the versions that this one serves."""
-        live = None if self._live is None else set(self._live())
+        live = None if self._board is None else {f"worker-{number}" for number, _ in self._board.live()}
         found = {key: cells for key, cells in self._file.values() if self._is_shown(key, cells)}
         for slot, cells_of in self._others():
             counts_gauges = live is None or slot in live
@@ -132,3 +141,22 @@ class InferenceMetrics:
                 if path.name not in self._told:  # its own worker sets it aside when it starts
                     self._told.add(path.name)
                     logger.error("counts cannot be read", extra={"file": str(path), "error": str(error)})
+
+
+def board_samples(board: Board) -> Samples:
+    """What the board shows: of the pool, and of each worker that lives."""
+    live = [({"worker": str(number)}, slot) for number, slot in board.live()]
+    started = [({"worker": str(number)}, slot) for number, slot in enumerate(board.slots) if slot.forked_ns]
+    states = [(state, sum(slot.state is state for _, slot in live)) for state in WorkerState if state]
+    return {
+        "flyball_plan_epoch": [(labels, slot.epoch) for labels, slot in live],
+        "flyball_workers_wanted": [({}, board.desk.wanted)],
+        "flyball_workers_demand": [({}, board.desk.demand)],
+        "flyball_workers_ready": [({}, dict(states)[WorkerState.READY])],
+        "flyball_workers": [({"state": state.name.lower()}, count) for state, count in states],
+        "flyball_worker_restarts_total": [(labels, slot.restarts) for labels, slot in started],
+        "flyball_worker_busy_seconds_total": [(labels, slot.busy_ns / 1e9) for labels, slot in started],
+        "flyball_worker_load_seconds": [(labels, slot.load_ns / 1e9) for labels, slot in live if slot.load_ns],
+        "flyball_worker_connections": [(labels, slot.connections) for labels, slot in live],
+        "flyball_in_flight": [(labels, max(0, slot.in_flight)) for labels, slot in live],
+    }

@@ -50,6 +50,7 @@ class Server:
         self.app = app
         self.limits = limits
         self.stopping = False
+        self.leaving = False  # replies close their connections, while all else goes on
         self.receiving = 0
         self.port = 0
         self.heads = Heads(header_bytes=limits.header_bytes, body_bytes=limits.body_bytes)
@@ -64,19 +65,17 @@ class Server:
         self._dated = 0
         self._date = self._ok_head = b""
 
-    async def listen(self, host: str, port: int, *, reuse_port: bool) -> None:
+    async def listen(self, host: str, port: int) -> None:
         try:
-            self._listener = await self._loop.create_server(
-                lambda: Connection(self), host, port, reuse_port=reuse_port or None, backlog=1024
-            )
+            self._listener = await self._loop.create_server(self.connect, host, port, backlog=1024)
         except OSError as error:
             raise listen_error(error, host, port) from None
         self.port = int(self._listener.sockets[0].getsockname()[1])
-        self._sweep()
+        self.sweep()
 
     async def stop(self, grace: float = 10.0) -> None:
         """Stop accepting, answer what was received, close; what is not answered after `grace` seconds is cut."""
-        self.stopping = True
+        self.stopping = self.leaving = True
         if self._listener is not None:
             self._listener.close()
         for connection in list(self._connections):
@@ -84,14 +83,27 @@ class Server:
         if self._connections:
             self._empty = self._loop.create_future()
             await asyncio.wait([self._empty], timeout=grace)
-        for connection in list(self._connections):
-            connection.abort()
+        self.cut()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+    def cut(self) -> None:
+        """Close all connections now, whatever they are owed."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    def connect(self) -> Connection:
+        """The protocol of one more connection, for who accepts by himself."""
+        return Connection(self)
 
     @property
     def connections(self) -> int:
         return len(self._connections)
+
+    @property
+    def owed(self) -> int:
+        """Requests that are not answered yet."""
+        return sum(len(connection.queue) for connection in self._connections)
 
     def admit(self, connection: Connection) -> bool:
         if self.stopping or len(self._connections) >= self.limits.connections:
@@ -146,18 +158,17 @@ class Server:
         for connection in dirty:
             connection.flush()
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
+        """Close what idles too long, now and then. Called once, where connections come from elsewhere than `listen`."""
         now = self.time()
         for connection in list(self._connections):
             connection.sweep(now)
         pause = max(0.05, min(self.limits.idle_seconds, self.limits.request_seconds) / 4)
-        self._sweeper = self._loop.call_later(pause, self._sweep)
+        self._sweeper = self._loop.call_later(pause, self.sweep)
 
 
-async def start(
-    app: App, *, host: str = "127.0.0.1", port: int = 0, reuse_port: bool = False, limits: Limits | None = None
-) -> Server:
+async def start(app: App, *, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None) -> Server:
     """Listen on `host:port` (0: any free port; see `.port`); raises ConflictError `port_in_use` where it is taken."""
     server = Server(app, limits or Limits(), asyncio.get_running_loop())
-    await server.listen(host, port, reuse_port=reuse_port)
+    await server.listen(host, port)
     return server

@@ -22,7 +22,8 @@ class Settings:
     state: Path = field(default_factory=lambda: Path(".flyball"))
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    workers: int = 1
+    workers: int | str = 1  # a number, or bounds such as "1:4"
+    drain_window: float = 0.0  # seconds for which workers that are asked to end go on, while readiness says so
     replay_from: int | None = None  # domain time of a replay clock at first start; None: the wall clock
     log_level: str = "info"
     audit_share: float = 0.05  # of the entities, with which the skew audit begins; it adapts to what it has time for
@@ -32,8 +33,7 @@ class Settings:
             raise InvalidError(
                 f"port {self.port} is out of range; use 1 to 65533, or 0 for a free one", code="bad_port"
             )
-        if self.workers < 1:
-            raise InvalidError(f"workers must be at least 1, not {self.workers}", code="bad_workers")
+        worker_bounds(self.workers)
         if not 0 <= self.audit_share <= 1:
             raise InvalidError(
                 f"the share of entities that are audited is {self.audit_share:g}; use 0 (none) to 1 (all)",
@@ -47,6 +47,27 @@ class ClientSettings:
 
     url: str = f"http://127.0.0.1:{DEFAULT_PORT}"
     token: str = ""
+
+
+def worker_bounds(workers: int | str) -> tuple[int, int]:
+    """The least and the most workers that `2` or `1:4` asks for.
+
+    >>> worker_bounds(2), worker_bounds("1:4")
+    ((2, 2), (1, 4))
+    """
+    low, _, high = str(workers).partition(":")
+    try:
+        minimum = int(low)
+        maximum = int(high) if high else minimum
+    except ValueError:
+        minimum = maximum = 0
+    if not 1 <= minimum <= maximum:
+        raise InvalidError(
+            f"workers must be a number from 1 on, or bounds MIN:MAX, not {str(workers)!r}",
+            code="bad_workers",
+            hint="use --workers 2, or --workers 1:4 to let the load decide",
+        )
+    return minimum, maximum
 
 
 def client_settings(environment: Mapping[str, str] | None = None, *, state: Path | None = None) -> ClientSettings:

@@ -31,7 +31,11 @@ LOOK = 0.05  # seconds between two looks at the children
 READY = 180.0  # seconds a process may take to its first answer; the very first start compiles kernels
 SLOW = 5.0  # seconds after which the wait is told
 KEEPING_MEMORY = ("ingest",)  # which goes through much of it when a file is loaded
-GRACE = {"inference": 15.0, "ingest": 30.0, "control": 15.0}  # to stop, in this order: drain, flush, close
+GRACE = {
+    "inference": 17.0,
+    "ingest": 30.0,
+    "control": 15.0,
+}  # to stop, in this order: drain (beside its window), flush, close
 HEALTHY_AFTER = 30.0  # seconds up, after which back-off starts anew
 LONGEST_PAUSE = 10.0
 
@@ -288,7 +292,7 @@ class Supervisor:
             if child is None or child.process is None:
                 continue
             child.signal(signal.SIGTERM)
-            deadline = time.monotonic() + GRACE[name]
+            deadline = time.monotonic() + GRACE[name] + (self.settings.drain_window if name == "inference" else 0.0)
             while child.process.poll() is None and time.monotonic() < deadline and not self._force.is_set():
                 time.sleep(LOOK / 5)
             child.signal(signal.SIGKILL)
@@ -319,13 +323,14 @@ def default_commands(supervisor: Supervisor) -> dict[str, list[str]]:
         place = ["--state", str(settings.state.resolve()), "--host", settings.host, "--port", str(port)]
         return [sys.executable, "-m", *module, *place, *more]
 
+    workers = ("--workers", str(settings.workers), "--drain-window", f"{settings.drain_window:g}")
     level = ("--log-level", settings.log_level, "--supervised")
     return {
         "ingest": command(["flyball.platform", "ingest"], ports["ingest"], *level),
         "control": command(
             ["flyball.platform", "control"], ports["control"], *level, "--audit-share", str(settings.audit_share)
         ),
-        "inference": command(["flyball.worker"], ports["inference"], "--workers", str(settings.workers)),
+        "inference": command(["flyball.worker"], ports["inference"], *workers),
     }
 
 

@@ -1,0 +1,199 @@
+"""A pool of real workers under load: scaled, drained, killed; and what its clients see of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serving.test_process import Process, environment, eventually
+
+pytestmark = pytest.mark.slow
+
+
+class Load:
+    """Clients that ask again and again on connections that they keep, each in a thread, until they are refused."""
+
+    def __init__(self, process: Process, clients: int) -> None:
+        self.seen: Counter[str] = Counter()
+        self._process = process
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._client) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _client(self) -> None:
+        path = f"/v2/models/{self._process.model.service}/infer"
+        body = json.dumps(self._process.model.example)
+        headers = {"authorization": f"Bearer {self._process.model.token}"}
+        while not self._stop.is_set():
+            connection = http.client.HTTPConnection("127.0.0.1", self._process.port, timeout=30)
+            try:
+                connection.connect()
+            except ConnectionRefusedError:
+                self.seen["refused"] += 1
+                return
+            with contextlib.closing(connection):
+                self._ask_on(connection, path, body, headers)
+
+    def _ask_on(self, connection: http.client.HTTPConnection, path: str, body: str, headers: dict[str, str]) -> None:
+        while not self._stop.is_set():
+            try:
+                connection.request("POST", path, body, headers)
+                reply = connection.getresponse()
+                reply.read()
+            except (OSError, http.client.HTTPException) as error:
+                self.seen[type(error).__name__] += 1
+                return
+            self.seen[str(reply.status)] += 1
+            if reply.will_close:
+                self.seen["closed in order"] += 1
+                return
+
+    def stop(self) -> Counter[str]:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+        return self.seen
+
+
+@contextlib.contextmanager
+def pool(root: Path, workers: int | str, *options: str) -> Iterator[Process]:
+    made = Process(root, workers=workers, options=options)
+    try:
+        yield made
+    finally:
+        made.client.close()
+        if made.popen.poll() is None:
+            made.popen.terminate()
+        made.popen.communicate(timeout=60)
+
+
+def metric(process: Process, name: str) -> float:
+    """The value of a metric without labels, or the sum of one with labels."""
+    lines = process.client.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.split(" ")[0].split("{")[0] == name)
+
+
+def is_unready(process: Process) -> bool:
+    reply = httpx.get(f"http://127.0.0.1:{process.port}/v2/health/ready")
+    return reply.status_code == 503 and "stopping" in reply.text
+
+
+def test_load_adds_workers_up_to_the_bound_and_says_what_it_would_need(tmp_path: Path) -> None:
+    with pool(tmp_path, "1:2") as process:
+        assert metric(process, "flyball_workers_wanted") == 1
+        load = Load(process, 8)
+        try:
+            eventually(lambda: metric(process, "flyball_workers_ready") == 2)
+            assert metric(process, "flyball_workers_wanted") == 2
+            assert metric(process, "flyball_workers_demand") >= 2
+            eventually(lambda: set(process.acknowledged()) == {"worker-0", "worker-1"})
+        finally:
+            seen = load.stop()
+        assert set(seen) == {"200"}
+        assert metric(process, "flyball_predictions_total") == seen["200"]
+
+
+def test_a_drain_under_load_loses_no_request_and_refuses_only_when_it_is_over(tmp_path: Path) -> None:
+    with pool(tmp_path, 2, "--drain-window", "1") as process:
+        load = Load(process, 8)
+        try:
+            eventually(lambda: load.seen["200"] > 200)
+            process.popen.terminate()
+            eventually(functools.partial(is_unready, process))
+            assert process.ask().status_code == 200, "in the window requests are served"
+            process.popen.communicate(timeout=60)
+            assert process.popen.returncode == 0
+        finally:
+            seen = load.stop()
+        assert set(seen) == {"200", "refused", "closed in order"}, "never a reset, never half a reply"
+        assert seen["refused"] == 8
+
+
+def test_a_killed_worker_costs_its_own_connections_only(tmp_path: Path) -> None:
+    with pool(tmp_path, 2) as process:
+        load = Load(process, 8)
+        try:
+            for _ in range(3):
+                before = load.seen["200"]
+                eventually(lambda before=before: load.seen["200"] > before + 100)  # type: ignore[misc]
+                victim = process.acknowledged()["worker-0"]["pid"]
+                os.kill(victim, signal.SIGKILL)
+                eventually(functools.partial(process.replaced, victim))
+        finally:
+            seen = load.stop()
+        broken = sum(count for outcome, count in seen.items() if outcome != "200")
+        assert "refused" not in seen
+        assert broken <= 3 * 8
+        assert metric(process, "flyball_worker_restarts_total") == 3
+        assert metric(process, "flyball_predictions_total") >= seen["200"]
+
+
+def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
+    with pool(tmp_path, 2, "--drain-window", "600") as process:
+        process.popen.terminate()
+        eventually(functools.partial(is_unready, process))
+        process.popen.terminate()
+        process.popen.communicate(timeout=30)
+        assert process.popen.returncode == 0
+
+
+SCALED = """
+import pathlib, signal, sys, time
+from flyball.serving.board import Board
+from flyball.serving.scaling import ScalingConfig
+from flyball.serving.zygote import Zygote
+
+folder = pathlib.Path(sys.argv[1])
+board = Board(3)
+
+def child(slot, parent):
+    page = board.slots[slot]
+    page.ready(time.monotonic_ns())
+    (folder / f"run-{slot}-{time.monotonic_ns()}").touch()
+    ending = []
+    signal.signal(signal.SIGTERM, lambda number, frame: ending.append(number))
+    while not ending:
+        page.in_flight = int((folder / "load").read_text())
+        time.sleep(0.01)
+    (folder / f"end-{slot}").touch()
+
+config = ScalingConfig(minimum=1, maximum=3, rows_per_worker=100, short_seconds=0.1, long_seconds=0.5, step_seconds=0.1)
+Zygote(child, config, board).run()
+"""
+
+
+def test_surplus_workers_are_asked_to_leave_and_are_not_started_again(tmp_path: Path) -> None:
+    (tmp_path / "load").write_text("90")
+    popen = subprocess.Popen([sys.executable, "-c", SCALED, str(tmp_path)], env=environment())
+
+    def found(name: str) -> int:
+        return len(list(tmp_path.glob(f"{name}-*")))
+
+    try:
+        eventually(lambda: found("run") == 1)
+        (tmp_path / "load").write_text("1000")
+        eventually(lambda: found("run") == 3)
+        (tmp_path / "load").write_text("0")
+        eventually(lambda: found("end") == 2)
+        assert {path.name for path in tmp_path.glob("end-*")} == {"end-1", "end-2"}, "the highest slots go first"
+        assert found("run") == 3
+    finally:
+        popen.terminate()
+        popen.wait(30)
+    assert popen.returncode == 0
+    assert found("end") == 3
