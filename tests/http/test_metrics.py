@@ -9,6 +9,7 @@ import pytest
 
 from flyball.http.metrics import GAUGES, InferenceMetrics
 from flyball.serving.board import Board
+from flyball.serving.counting import FAMILIES
 
 OF = 'service="tip",version="tip/7"'
 
@@ -103,3 +104,15 @@ def test_the_pool_is_shown_as_the_board_has_it() -> None:
     } <= set(shown)
     typed = {line.split()[2] for line in shown if line.startswith("# TYPE")}
     assert typed == set(GAUGES)
+
+
+def test_every_metric_is_documented_with_its_type_and_labels() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    rows = re.findall(r"^\| `(flyball_\w+)` \| (\w+) \|([^|]*)\|", page, re.MULTILINE)
+    documented = {name: (kind, labels.strip()) for name, kind, labels in rows}
+    known = {name: (family.kind, ", ".join(family.labels)) for name, family in FAMILIES.items()}
+    assert {name: documented.get(name) for name in known} == known
+    assert {name: documented[name][0] for name in GAUGES} == {name: gauge.kind for name, gauge in GAUGES.items()}
+    assert documented.keys() == known.keys() | GAUGES.keys()
+    queries = set(re.findall(r"flyball_\w+", page.partition("Questions that they answer")[2]))
+    assert {re.sub("_(bucket|count|sum)$", "", name) for name in queries} <= documented.keys()

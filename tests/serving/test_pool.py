@@ -8,38 +8,51 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import pytest
 
+from flyball.serving.standalone import Standalone
 from tests.serving.test_process import Process, environment, eventually
 
 pytestmark = pytest.mark.slow
 
 
+class Served(Protocol):
+    """Where a model is served, and what a client must know of it."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def model(self) -> Standalone: ...
+
+
 class Load:
     """Clients that ask again and again on connections that they keep, each in a thread, until they are refused."""
 
-    def __init__(self, process: Process, clients: int) -> None:
+    def __init__(self, served: Served, clients: int) -> None:
         self.seen: Counter[str] = Counter()
-        self._process = process
+        self._served = served
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._client) for _ in range(clients)]
         for thread in self._threads:
             thread.start()
 
     def _client(self) -> None:
-        path = f"/v2/models/{self._process.model.service}/infer"
-        body = json.dumps(self._process.model.example)
-        headers = {"authorization": f"Bearer {self._process.model.token}"}
+        path = f"/v2/models/{self._served.model.service}/infer"
+        body = json.dumps(self._served.model.example)
+        headers = {"authorization": f"Bearer {self._served.model.token}"}
         while not self._stop.is_set():
-            connection = http.client.HTTPConnection("127.0.0.1", self._process.port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", self._served.port, timeout=30)
             try:
                 connection.connect()
             except ConnectionRefusedError:
@@ -93,19 +106,29 @@ def is_unready(process: Process) -> bool:
     return reply.status_code == 503 and "stopping" in reply.text
 
 
+def begun(process: Process) -> socket.socket:
+    """A request whose body is on its way: it is in flight."""
+    client = socket.create_connection(("127.0.0.1", process.port), timeout=30)
+    path = f"/v2/models/{process.model.service}/infer"
+    body = len(json.dumps(process.model.example))
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {process.model.token}\r\n"
+    client.sendall(f"{head}Content-Length: {body}\r\n\r\n".encode())
+    return client
+
+
 def test_load_adds_workers_up_to_the_bound_and_says_what_it_would_need(tmp_path: Path) -> None:
-    with pool(tmp_path, "1:2") as process:
+    with pool(tmp_path, "1:2") as process, contextlib.ExitStack() as clients:
         assert metric(process, "flyball_workers_wanted") == 1
-        load = Load(process, 8)
-        try:
-            eventually(lambda: metric(process, "flyball_workers_ready") == 2)
-            assert metric(process, "flyball_workers_wanted") == 2
-            assert metric(process, "flyball_workers_demand") >= 2
-            eventually(lambda: set(process.acknowledged()) == {"worker-0", "worker-1"})
-        finally:
-            seen = load.stop()
-        assert set(seen) == {"200"}
-        assert metric(process, "flyball_predictions_total") == seen["200"]
+        load = [clients.enter_context(begun(process)) for _ in range(300)]
+        eventually(lambda: metric(process, "flyball_workers_demand") == 3)
+        eventually(lambda: metric(process, "flyball_workers_ready") == 2)
+        assert metric(process, "flyball_workers_wanted") == 2
+        eventually(lambda: set(process.acknowledged()) == {"worker-0", "worker-1"})
+        body = json.dumps(process.model.example).encode()
+        for client in load:
+            client.sendall(body)
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert metric(process, "flyball_predictions_total") == 300
 
 
 def test_a_drain_under_load_loses_no_request_and_refuses_only_when_it_is_over(tmp_path: Path) -> None:
@@ -178,7 +201,12 @@ Zygote(child, config, board).run()
 
 
 def test_surplus_workers_are_asked_to_leave_and_are_not_started_again(tmp_path: Path) -> None:
-    (tmp_path / "load").write_text("90")
+
+    def load(rows: int) -> None:
+        (tmp_path / "new").write_text(str(rows))
+        (tmp_path / "new").replace(tmp_path / "load")
+
+    load(90)
     popen = subprocess.Popen([sys.executable, "-c", SCALED, str(tmp_path)], env=environment())
 
     def found(name: str) -> int:
@@ -186,9 +214,9 @@ def test_surplus_workers_are_asked_to_leave_and_are_not_started_again(tmp_path: 
 
     try:
         eventually(lambda: found("run") == 1)
-        (tmp_path / "load").write_text("1000")
+        load(1_000)
         eventually(lambda: found("run") == 3)
-        (tmp_path / "load").write_text("0")
+        load(0)
         eventually(lambda: found("end") == 2)
         assert {path.name for path in tmp_path.glob("end-*")} == {"end-1", "end-2"}, "the highest slots go first"
         assert found("run") == 3

@@ -103,6 +103,7 @@ class Connection(asyncio.Protocol):
         self._seen = self.server.time()
         if not self.server.admit(self):
             busy = refusal(503, "too_many_connections", "the server has as many connections as it takes; try again")
+            busy.headers = (("retry-after", "1"),)
             self._transport.write(self.server.encode(busy, head_only=False, close=True))
             self._end_reading()
             self._close(refused=True)
