@@ -175,6 +175,25 @@ def test_a_second_signal_ends_a_drain_at_once(tmp_path: Path) -> None:
         assert process.popen.returncode == 0
 
 
+def test_ctrl_c_reaches_workers_through_the_zygote_alone(tmp_path: Path) -> None:
+    with pool(tmp_path, 2) as process:
+        load = Load(process, 2)
+        try:
+            eventually(lambda: load.seen["200"] > 20)
+            pids = {ack["pid"] for ack in process.acknowledged().values()}
+            for _ in range(2):  # as a terminal does, which would be a second signal to each
+                for pid in pids:
+                    os.kill(pid, signal.SIGINT)
+            before = load.seen["200"]
+            eventually(lambda: load.seen["200"] > before + 20)
+            assert {ack["pid"] for ack in process.acknowledged().values()} == pids
+            process.popen.send_signal(signal.SIGINT)
+            process.popen.communicate(timeout=60)
+            assert process.popen.returncode == 0
+        finally:
+            load.stop()
+
+
 SCALED = """
 import pathlib, signal, sys, time
 from flyball.serving.board import Board

@@ -61,8 +61,7 @@ class Ending:
         self._board = board
         self._orphan = False
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signal)
+        loop.add_signal_handler(signal.SIGTERM, self._signal)
         self._parent = parent
         loop.add_reader(parent, self._lost)
 

@@ -127,6 +127,7 @@ class Zygote:
         code = 1
         try:
             os.close(self._alive)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; workers hear of it from the zygote
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             self._child(slot, self._parent)
             code = 0
