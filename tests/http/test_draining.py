@@ -19,6 +19,7 @@ from flyball.http.draining import DrainConfig, drain
 from flyball.http.listening import open_listener, refuse_new
 from flyball.http.server import Limits, Request, Respond, Response, Server
 from flyball.kernel.errors import ConflictError, InvalidError
+from flyball.platform.supervisor import GRACE
 
 ASK = b"GET /x HTTP/1.1\r\nhost: localhost\r\n\r\n"
 SECONDS = 20.0  # only for a test that fails
@@ -283,4 +284,5 @@ def test_a_drain_that_makes_no_sense_is_refused_and_its_time_is_bounded() -> Non
     with pytest.raises(InvalidError, match="600"):
         DrainConfig(window=-1)
     config = DrainConfig(window=5, grace=10)
-    assert config.longest > config.window + config.grace
+    assert config.longest > config.window + config.grace, "the zygote waits longer than a worker takes"
+    assert GRACE["inference"] > DrainConfig().longest, "and the supervisor longer than the zygote"

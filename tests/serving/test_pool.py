@@ -208,18 +208,22 @@ def child(slot, parent):
     page.ready(time.monotonic_ns())
     (folder / f"run-{slot}-{time.monotonic_ns()}").touch()
     ending = []
-    signal.signal(signal.SIGTERM, lambda number, frame: ending.append(number))
+    stuck = slot == 2
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if stuck else lambda number, frame: ending.append(number))
     while not ending:
         page.in_flight = int((folder / "load").read_text())
         time.sleep(0.01)
     (folder / f"end-{slot}").touch()
 
+def released():
+    (folder / "released").touch()
+
 config = ScalingConfig(minimum=1, maximum=3, rows_per_worker=100, short_seconds=0.1, long_seconds=0.5, step_seconds=0.1)
-Zygote(child, config, board).run()
+Zygote(child, config, board, grace=1.0, leaving=released).run()
 """
 
 
-def test_surplus_workers_are_asked_to_leave_and_are_not_started_again(tmp_path: Path) -> None:
+def test_surplus_workers_leave_or_are_killed_after_the_grace_and_are_not_started_again(tmp_path: Path) -> None:
 
     def load(rows: int) -> None:
         (tmp_path / "new").write_text(str(rows))
@@ -236,11 +240,15 @@ def test_surplus_workers_are_asked_to_leave_and_are_not_started_again(tmp_path: 
         load(1_000)
         eventually(lambda: found("run") == 3)
         load(0)
-        eventually(lambda: found("end") == 2)
-        assert {path.name for path in tmp_path.glob("end-*")} == {"end-1", "end-2"}, "the highest slots go first"
+        eventually(lambda: found("end") == 1)
+        assert (tmp_path / "end-1").exists(), "the highest slots go first; the third does not hear"
+        (children,) = Path(f"/proc/{popen.pid}/task").glob("*/children")
+        eventually(lambda: len(children.read_text().split()) == 1)
         assert found("run") == 3
+        assert not (tmp_path / "released").exists(), "the port is kept while a worker stays"
     finally:
         popen.terminate()
         popen.wait(30)
     assert popen.returncode == 0
-    assert found("end") == 3
+    assert {path.name for path in tmp_path.glob("end-*")} == {"end-0", "end-1"}
+    assert (tmp_path / "released").exists()

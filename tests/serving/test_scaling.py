@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -124,3 +125,13 @@ def test_a_fixed_number_stays_and_what_the_load_needs_is_told_beyond_it() -> Non
 def test_bounds_that_make_no_sense_are_refused(minimum: int, maximum: int) -> None:
     with pytest.raises(InvalidError, match="MIN"):
         ScalingConfig(minimum=minimum, maximum=maximum)
+
+
+def test_the_documented_formula_has_the_numbers_of_the_config() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    config = ScalingConfig()
+    assert f"mean of s seconds / {config.rows_per_worker:g}," in page
+    assert f"mean of s seconds / {config.busy_share:g})" in page
+    assert f"`demand({config.short_seconds:g} s)`" in page
+    assert f"every {config.step_seconds:g} s at most" in page
+    assert f"of the last {config.long_seconds:g} s" in page

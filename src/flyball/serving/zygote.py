@@ -28,11 +28,11 @@ SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 @dataclass(slots=True)
 class Child:
-    """A worker that runs. `leaving`: it was asked to, because it is one too many."""
+    """A worker that runs. `leave_by`: it was asked to leave, because it is one too many; None: it stays."""
 
     slot: int
     started: float
-    leaving: bool = False
+    leave_by: float | None = None
 
 
 class Zygote:
@@ -93,7 +93,7 @@ class Zygote:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_SECONDS
-        staying = sum(not child.leaving for child in self._children.values())
+        staying = sum(child.leave_by is None for child in self._children.values())
         decision = wanted(observe(self._board, staying or self._wanted), self._scaling, self._config, now)
         self._scaling = decision.state
         if decision.wanted != self._wanted:
@@ -107,11 +107,15 @@ class Zygote:
     def _reconcile(self) -> None:
         """Fork what is missing, now or when its pause ends; ask what is too much to leave, the highest slots first."""
         now = time.monotonic()
-        staying = {child.slot: pid for pid, child in self._children.items() if not child.leaving}
+        staying = {child.slot: pid for pid, child in self._children.items() if child.leave_by is None}
         taken = {child.slot for child in self._children.values()}
         for slot in sorted(staying, reverse=True)[: max(0, len(staying) - self._wanted)]:
-            self._children[staying[slot]].leaving = True
+            self._children[staying[slot]].leave_by = now + self._grace
             os.kill(staying[slot], signal.SIGTERM)
+        for pid, child in self._children.items():
+            if child.leave_by is not None and now > child.leave_by:
+                logger.error("a worker did not leave in time and is killed", extra={"slot": child.slot})
+                os.kill(pid, signal.SIGKILL)
         missing = self._wanted - len(staying)
         for slot in [slot for slot in range(self._config.maximum) if slot not in taken][: max(0, missing)]:
             if self._due.get(slot, 0.0) <= now:
@@ -145,7 +149,7 @@ class Zygote:
             if child is None:
                 continue
             self._board.slots[child.slot].vacate()
-            if child.leaving:
+            if child.leave_by is not None:
                 continue
             slot = child.slot
             self._board.slots[slot].restarts += 1
