@@ -19,6 +19,7 @@ DATA = pytest.mark.clause("tensor data")
 def test_an_answer_has_the_outputs_of_the_metadata(target: Target, model: Subject) -> None:
     """`POST /v2/models/M/infer` answers JSON with `model_name`, and each output's name, datatype, shape and data."""
     reply = target.infer(model.name, wire.request(model.inputs))
+    assert reply.status_code == 200, f"does it take these inputs? give others with --request FILE: {reply.text[:300]}"
     assert reply.headers.get("content-type", "").partition(";")[0] == "application/json"
     answer = wire.read(reply)
     assert answer.document["model_name"] == model.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from flyball.http import openapi
 from flyball.http.access import LOOPBACK_HOSTS, authorize
 from flyball.http.handling import Handler, Known, decode, defect, take_headers
 from flyball.http.messages import Exchange, Request, Response, error_response, json_response
@@ -52,6 +53,7 @@ class InferenceApp:
             "healthz": self._healthz,
             "readyz": self._readyz,
             "metrics": self._render,
+            "openapi": self._openapi,
             "predict": self._predict,
             **OpenInference(worker, metrics, why_not_ready=ready).handlers,
         }
@@ -83,6 +85,9 @@ class InferenceApp:
         state = self._worker.state
         gauges = {"flyball_plan_epoch": float(state.plan.epoch), "flyball_services": float(len(state.services))}
         respond(Response(200, self._metrics.render(gauges), CONTENT_TYPE))
+
+    def _openapi(self, request: Request, known: Known, respond: Exchange) -> None:
+        respond(json_response(openapi.document(self._worker.state)))
 
     def _predict(self, request: Request, known: Known, respond: Exchange) -> None:
         rows, at, single = _read_rows(decode(request.body))

@@ -56,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     _route("ingest", "POST", "/v1/flush", P.INGEST, "flush"),
     _route("ingest", "POST", "/v1/sources/{source}/erase", P.ADMIN, "erase_rows"),
     # inference
+    _route("inference", "GET", "/openapi.json", P.READ, "openapi"),
     _route("inference", "GET", "/v2/health/live", P.PUBLIC, "oip_live"),
     _route("inference", "GET", "/v2/health/ready", P.PUBLIC, "oip_ready"),
     _route("inference", "GET", "/v2", P.PUBLIC, "oip_server"),
