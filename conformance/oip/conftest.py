@@ -39,7 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "clause(name): the part of the protocol, or the extension, that a test is of")
-    if not config.getoption("--target", None):
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not session.config.getoption("--target", None):
         raise pytest.UsageError("the conformance kit needs --target URL, the address of the server under test")
 
 
@@ -91,6 +94,10 @@ def target(pytestconfig: pytest.Config) -> Iterator[Target]:
     url = str(pytestconfig.getoption("--target")).rstrip("/")
     alone = httpx.Limits(max_keepalive_connections=0)  # a server that closes after one test must not fail the next
     with httpx.Client(base_url=url, headers=headers, timeout=SECONDS, limits=alone, trust_env=False) as client:
+        try:
+            client.get("/v2/health/live")
+        except httpx.TransportError as error:
+            pytest.exit(f"no server answers at {url}: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
         yield Target(client=client, strict=pytestconfig.getoption("--profile") == "strict")
 
 
