@@ -97,7 +97,7 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
     from flyball.define.metrics import metrics_of
     from flyball.engines.runtimes.onnx import score_matrix
     from flyball.features import training_set
-    from flyball.serving.trees import predict_text
+    from flyball.serving.trees import open_model
     from flyball.storage.lake import DeltaLake
     from flyball.storage.predictions import LakeServed
 
@@ -120,7 +120,7 @@ def rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         batch_rows=lambda spec, model, project: _batch_rows(spec, model, project, reader, horizon, run_dir / SPOOL),
         metrics=metrics_of,
         scorer=_open_version,
-        trees=predict_text,
+        trees=open_model,
         onnx=lambda data, matrix: score_matrix(data, matrix, spec.model.task),
         artifact=LocalArtifacts(state / spec.artifacts).get,
         append=lambda table, frame, app_id, version: lake.append(table, frame, app_id=app_id, version=version),

@@ -252,14 +252,31 @@ def open_clock(layout: Layout) -> Clock:
 
 
 def prepare_model(path: Path, state: Path) -> standalone.Standalone:
-    """Make a state directory serve one ONNX file: for `flyball serve model.onnx`, which then calls `run`."""
-    from flyball.engines.runtimes.onnx import OnnxRuntime
+    """Make a state directory serve one model file: for `flyball serve FILE`, which then calls `run`.
 
+    The file's suffix tells what it is: `.onnx`, `.txt` (LightGBM) or `.json` (XGBoost).
+    """
+    formats = {".onnx": "onnx", ".txt": "lightgbm", ".json": "xgboost"}
+    format = formats.get(path.suffix.lower())
+    if format is None:
+        raise InvalidError(
+            f"{path.name} is not a model file that can be served: it ends with none of {', '.join(formats)}",
+            code="bad_model_file",
+            hint="save LightGBM with Booster.save_model('model.txt'), XGBoost with Booster.save_model('model.json'); "
+            "export other models to ONNX, or declare them in a project",
+        )
     try:
         data = path.read_bytes()
     except OSError as error:
         raise NotFoundError(f"{path} cannot be read: {error.strerror}", code="file_not_found") from None
-    return standalone.prepare(path, data, OnnxRuntime(data).signature(), state)
+    if format == "onnx":
+        from flyball.engines.runtimes.onnx import OnnxRuntime
+
+        return standalone.prepare(path, data, OnnxRuntime(data).signature(), state)
+    from flyball.engines.runtimes.trees import TreeRuntime
+
+    signature = TreeRuntime(data, format).signature()
+    return standalone.prepare(path, data, signature, state, kind="trees", format=format)
 
 
 async def serve(settings: WorkerSettings, slot: int, listener: socket.socket, parent: int, board: Board) -> None:

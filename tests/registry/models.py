@@ -30,10 +30,26 @@ def inputs(task: str = "binary", trees: TreeVerifier | None = None, **options: A
 
 
 def lightgbm_text(text: str, matrix: Matrix) -> Matrix:
-    """Stands in for the tree kernel: LightGBM itself, from the text alone."""
+    """What LightGBM itself gives, from a text alone."""
     import lightgbm
 
     return np.asarray(lightgbm.Booster(model_str=text).predict(matrix), dtype=np.float64)
+
+
+class LightgbmKernel:
+    """Stands in for the tree kernel: LightGBM itself, from the file alone."""
+
+    def __init__(self, format: str, data: bytes) -> None:
+        import lightgbm
+
+        assert format == "lightgbm"
+        self._booster = lightgbm.Booster(model_str=data.decode())
+
+    def predict(self, matrix: Matrix) -> Matrix:
+        return np.asarray(self._booster.predict(matrix), dtype=np.float64)
+
+    def leaves(self, matrix: Matrix) -> Any:
+        return np.asarray(self._booster.predict(matrix, pred_leaf=True)).reshape(len(matrix), -1)
 
 
 def frame() -> Any:

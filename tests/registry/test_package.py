@@ -12,7 +12,7 @@ import pytest
 from flyball.kernel.errors import FlyballError, InvalidError, UnavailableError
 from flyball.registry.package import pack
 from flyball.registry.ports import Matrix
-from tests.registry.models import ROWS, booster, frame, inputs, lightgbm_text, pipeline
+from tests.registry.models import ROWS, LightgbmKernel, booster, frame, inputs, pipeline
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from tests.registry.models import ROWS, booster, frame, inputs, lightgbm_text, p
 )
 def test_a_booster_becomes_text_for_the_tree_kernel(objective: str, task: str) -> None:
     model = booster(objective)
-    packed = pack(model, inputs(task, lightgbm_text))
+    packed = pack(model, inputs(task, LightgbmKernel))
     np.testing.assert_array_equal(packed.predict(ROWS.X), model.predict(ROWS.X))
     verified = packed.verified(ROWS.X)
     assert verified.runtime == packed.runtime | {"max_difference": 0.0, "tolerance": 1e-6}
@@ -32,7 +32,7 @@ def test_an_estimator_of_lightgbm_on_pandas_with_its_categories() -> None:
     import lightgbm
 
     model = lightgbm.LGBMClassifier(n_estimators=5, verbose=-1).fit(frame(), ROWS.y)
-    packed = pack(model, inputs(trees=lightgbm_text)).verified(ROWS.X)
+    packed = pack(model, inputs(trees=LightgbmKernel)).verified(ROWS.X)
     assert packed.kind == "trees"
     np.testing.assert_array_equal(packed.predict(ROWS.X), np.asarray(model.predict_proba(frame()))[:, 1])
     other = frame().assign(payment=frame()["payment"].cat.reorder_categories(["other", "card", "cash"]))
@@ -42,16 +42,24 @@ def test_an_estimator_of_lightgbm_on_pandas_with_its_categories() -> None:
 
 
 def test_a_kernel_that_disagrees_or_fails_is_not_chosen() -> None:
-    def off(text: str, matrix: Matrix) -> Matrix:
-        return lightgbm_text(text, matrix) + 1e-3
+    class Off(LightgbmKernel):
+        def predict(self, matrix: Matrix) -> Matrix:
+            return super().predict(matrix) + 1e-3
 
-    def refuses(text: str, matrix: Matrix) -> Matrix:
+    class Strays(LightgbmKernel):
+        def leaves(self, matrix: Matrix) -> Any:
+            return super().leaves(matrix) + 1
+
+    def refuses(format: str, data: bytes) -> LightgbmKernel:
         raise ValueError("linear leaves")
 
-    packed = pack(booster(), inputs(trees=off)).verified(ROWS.X)
+    packed = pack(booster(), inputs(trees=Off)).verified(ROWS.X)
     assert packed.kind == "process"
     assert packed.runtime["format"] == "lightgbm"
     assert packed.runtime["max_difference"] == pytest.approx(1e-3)
+    strayed = pack(booster(), inputs(trees=Strays)).verified(ROWS.X)
+    assert (strayed.kind, strayed.runtime["max_difference"]) == ("process", 0.0)
+    assert "other leaves" in strayed.runtime["reason"]
     refused = pack(booster(), inputs(trees=refuses)).verified(ROWS.X)
     assert (refused.kind, refused.runtime["max_difference"]) == ("process", None)
     assert "linear leaves" in refused.runtime["reason"]

@@ -17,7 +17,7 @@ from flyball.registry.manifest import Provenance, Samples, choose_samples
 from flyball.registry.package import pack
 from flyball.registry.pretrained import features_only, pretrained
 from flyball.registry.versions import Version
-from tests.registry.models import ROWS, booster, inputs, lightgbm_text, pipeline
+from tests.registry.models import ROWS, LightgbmKernel, booster, inputs, lightgbm_text, pipeline
 from tests.registry.test_graphs import linear
 from tests.training.conftest import MODEL, PROJECT, TRIPS
 
@@ -28,7 +28,7 @@ ORIGIN = Provenance(
 
 def write(folder: Path) -> Version:
     matrix = choose_samples(ROWS.X, MODEL, PROJECT)
-    packed = pack(booster(), inputs(trees=lightgbm_text)).verified(matrix)
+    packed = pack(booster(), inputs(trees=LightgbmKernel)).verified(matrix)
     samples = Samples(inputs=matrix, outputs=packed.predict(matrix))
     body = manifest.build(MODEL, PROJECT, packed, ORIGIN)
     return versions.write(body, packed.files | {manifest.SAMPLES: samples.to_bytes()}, folder)
@@ -160,11 +160,11 @@ def test_a_pretrained_lightgbm_text_is_served_by_the_kernel_where_it_can(tmp_pat
     data = booster().model_to_string().encode()
     model = msgspec.structs.replace(MODEL, pretrained="score.txt")
 
-    def refuses(text: str, matrix: object) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def refuses(format: str, data: bytes) -> LightgbmKernel:
         raise InvalidError("linear leaves")
 
     kinds = []
-    for number, trees in enumerate((lightgbm_text, refuses, None)):
+    for number, trees in enumerate((LightgbmKernel, refuses, None)):
         version = pretrained(model, PROJECT, data, tmp_path / str(number), trees=trees)
         kinds.append(version.manifest["runtime"]["kind"])
     assert kinds == ["trees", "process", "process"]

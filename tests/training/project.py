@@ -18,7 +18,7 @@ from flyball.loop.execution import BatchRows, Rooms, Scorer
 from flyball.registry import versions
 from flyball.storage.artifacts import LocalArtifacts
 from flyball.training.ports import SPEC_FORMAT, Horizon, Matrix, RunSpec, Score
-from tests.registry.models import lightgbm_text
+from tests.registry.models import LightgbmKernel, lightgbm_text
 from tests.training.conftest import MODEL, PROJECT, Rows, make_rows
 from tests.training.test_bundle import zipped
 
@@ -113,7 +113,7 @@ def fake_rooms(spec: RunSpec, run_dir: Path) -> Rooms:
         batch_rows=batch_rows,
         metrics=metrics,
         scorer=open_version,
-        trees=lightgbm_text,
+        trees=LightgbmKernel,
         artifact=LocalArtifacts(run_dir.parent.parent / spec.artifacts).get,
         append=Table(run_dir.parent.parent / "table.json").append,
     )

@@ -51,7 +51,7 @@ def run(tmp_path: Path, function: Any) -> dict[str, Any]:
     """A run whose rooms are the real ones, but for the rows."""
     from flyball.define.metrics import metrics_of
     from flyball.engines.runtimes.onnx import score_matrix
-    from flyball.serving.trees import predict_text
+    from flyball.serving.trees import open_model
 
     spec, run_dir = prepare(tmp_path, bundle="")
     rows = make_rows(300)
@@ -64,7 +64,7 @@ def run(tmp_path: Path, function: Any) -> dict[str, Any]:
         training_rows=training_rows,
         metrics=metrics_of,
         scorer=trainer._open_version,
-        trees=predict_text,
+        trees=open_model,
         onnx=lambda data, matrix: score_matrix(data, matrix, spec.model.task),
     )
     result = trainer.run_inline(spec, run_dir, function=function, using=using)

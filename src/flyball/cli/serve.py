@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from flyball.cli.options import drain_option, workers_option
-from flyball.kernel.errors import InvalidError
 from flyball.kernel.settings import DEFAULT_PORT
 
 
@@ -19,13 +18,10 @@ from flyball.kernel.settings import DEFAULT_PORT
 @drain_option
 @click.option("--state", type=click.Path(path_type=Path), default=Path(".flyball-serve"), show_default=True)
 def serve(model: Path, port: int, workers: str, drain_window: float, state: Path) -> None:
-    """Serve MODEL, an ONNX file, by the Open Inference Protocol on the loopback address, until Ctrl-C."""
-    if model.suffix.lower() != ".onnx":
-        raise InvalidError(
-            f"{model.name} is not an ONNX file",
-            code="bad_model_file",
-            hint="export the model to ONNX, or declare it in a project (fb.Pretrained takes more formats)",
-        )
+    """Serve MODEL by the Open Inference Protocol on the loopback address, until Ctrl-C.
+
+    It is an ONNX file (.onnx), a LightGBM model as text (.txt) or an XGBoost model as JSON (.json).
+    """
     from flyball.kernel import logs
     from flyball.kernel.layout import Layout
     from flyball.platform.ports import check_free, free_ports

@@ -1,4 +1,5 @@
-"""scikit-learn: an estimator or pipeline becomes a skops file, made canonical; it is served by a process of its own."""
+"""scikit-learn: an ensemble of trees becomes arrays for the tree kernel; another estimator or a pipeline becomes a
+skops file, made canonical, which is served by a process of its own."""
 
 from __future__ import annotations
 
@@ -6,11 +7,13 @@ import io
 import itertools
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from flyball.kernel.errors import InvalidError, UnavailableError
 from flyball.kernel.ids import canonical
+from flyball.registry import forests
 from flyball.registry.package import Inputs, Packed, check_classes, check_features
 from flyball.registry.ports import Matrix, Score
 
@@ -25,17 +28,42 @@ def pack(model: Any, inputs: Inputs) -> Packed | None:
     method = _method(model, inputs)
     runtime: dict[str, Any] = {"kind": "process", "format": "skops", "file": FILE, "method": method}
     runtime |= _input(model, inputs)
-    data, trusted = _dump(model)
     columns = runtime.get("columns")
 
+    def given(matrix: Matrix) -> Any:
+        return matrix if columns is None else inputs.to_frame(matrix)[columns]
+
     def score(matrix: Matrix) -> Score:
-        given: Any = matrix if columns is None else inputs.to_frame(matrix)[columns]
-        result = getattr(model, method)(given)
+        result = getattr(model, method)(given(matrix))
         return result[:, 1] if method == "predict_proba" and not inputs.classes else result  # type: ignore[no-any-return]
 
-    libraries = ("scikit-learn", "skops", *(("lightgbm",) if any(t.startswith("lightgbm.") for t in trusted) else ()))
+    def in_process() -> Packed:
+        data, trusted = _dump(model)
+        own = [name for name in ("lightgbm", "xgboost") if any(t.startswith(f"{name}.") for t in trusted)]
+        return Packed(
+            runtime=runtime | {"trusted": trusted},
+            files={FILE: data},
+            libraries=("scikit-learn", "skops", *own),
+            inputs=inputs,
+            score=score,
+        )
+
+    if inputs.trees is None or not forests.is_forest(model):
+        return in_process()
+    try:
+        forest = forests.convert(model, inputs)
+    except forests.Unfit as error:
+        packed = in_process()
+        return replace(packed, runtime=packed.runtime | {"reason": f"the tree kernel does not run this model: {error}"})
+    apply = forests.leaves(model, forest)
     return Packed(
-        runtime=runtime | {"trusted": trusted}, files={FILE: data}, libraries=libraries, inputs=inputs, score=score
+        runtime={"kind": "trees", "format": forests.FORMAT, "file": forests.FILE, "input": "matrix"},
+        files={forests.FILE: forest.to_bytes(inputs.features)},
+        libraries=("scikit-learn",),
+        inputs=inputs,
+        score=score,
+        leaves=None if apply is None else lambda matrix: apply(given(matrix)),
+        fallback=in_process,
     )
 
 

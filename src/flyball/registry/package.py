@@ -1,7 +1,7 @@
 """A trained model in a form that a version can hold: one that executes nothing when it is loaded.
 
-LightGBM text for the tree kernel, ONNX, and skops for scikit-learn. What is in none of these forms is refused while
-the user's function still runs, with what is possible.
+For the tree kernel LightGBM's text, XGBoost's JSON, and arrays of scikit-learn's trees; ONNX; and skops for the rest of
+scikit-learn. What is in none of these forms is refused while the user's function still runs, with what is possible.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ RuntimeKind = Literal["trees", "onnx", "process"]
 TREE_TOLERANCE = 1e-6
 
 POSSIBLE = (
-    "a LightGBM booster or estimator, a scikit-learn estimator or pipeline, an ONNX model, or the path of an .onnx file"
+    "a booster or estimator of LightGBM or XGBoost, an estimator or pipeline of scikit-learn, an ONNX model, or the "
+    "path of an .onnx file"
 )
 
 
@@ -53,7 +54,9 @@ class Inputs:
 class Packed:
     """A model as files. `runtime` is the manifest's: `kind`, `file`, and what the runtime must know.
 
-    `libraries` are the distributions that were needed to make it, for the manifest's environment.
+    `libraries` are the distributions that were needed to make it, for the manifest's environment. `leaves` gives the
+    library's own leaf numbers, `(n, trees)`, where it tells them. `fallback` packs the model for its own library where
+    that takes another file than the kernel's.
     """
 
     runtime: dict[str, Any]
@@ -61,6 +64,8 @@ class Packed:
     libraries: tuple[str, ...]
     inputs: Inputs
     score: Callable[[Matrix], Score] = field(repr=False)
+    leaves: Callable[[Matrix], Any] | None = field(default=None, repr=False)
+    fallback: Callable[[], Packed] | None = field(default=None, repr=False)
 
     @property
     def kind(self) -> str:
@@ -73,14 +78,16 @@ class Packed:
         return score
 
     def verified(self, samples: Matrix) -> Packed:
-        """Choose the runtime: the tree kernel only where it agrees with the library on the samples within 1e-6."""
+        """Choose the runtime: the tree kernel only where it agrees with the library on the samples: scores within 1e-6
+        (of the score, where that is above 1), and the same leaves where the library tells them."""
         if self.kind != "trees":
             return self
         difference, reason = _tree_difference(self, samples)
-        runtime = self.runtime | {"max_difference": difference, "tolerance": TREE_TOLERANCE}
-        if reason:
-            runtime |= {"kind": "process", "reason": reason}
-        return replace(self, runtime=runtime)
+        measured = {"max_difference": difference, "tolerance": TREE_TOLERANCE}
+        if not reason:
+            return replace(self, runtime=self.runtime | measured)
+        other = replace(self, runtime=self.runtime | {"kind": "process"}) if self.fallback is None else self.fallback()
+        return replace(other, runtime=other.runtime | measured | {"reason": reason})
 
 
 def pack(model: Any, inputs: Inputs) -> Packed:
@@ -160,15 +167,19 @@ def _tree_difference(packed: Packed, samples: Matrix) -> tuple[float | None, str
     """The largest difference between kernel and library, and why the kernel cannot be used (empty: it can)."""
     if packed.inputs.trees is None:
         return None, "no tree kernel is available"
-    text = packed.files[packed.runtime["file"]].decode()
     try:
-        score = np.asarray(packed.inputs.trees(text, samples), dtype=np.float64)
+        model = packed.inputs.trees(str(packed.runtime["format"]), packed.files[packed.runtime["file"]])
+        score = np.asarray(model.predict(samples), dtype=np.float64)
+        reached = model.leaves(samples) if packed.leaves is not None else None
     except Exception as error:
         return None, f"the tree kernel does not run this model: {error}"
     expected = packed.predict(samples)
     if score.shape != expected.shape:
         return None, f"the tree kernel gives the shape {score.shape}, the library {expected.shape}"
     difference = float(np.max(np.abs(score - expected), initial=0.0))
-    if not difference <= TREE_TOLERANCE:
+    relative = float(np.max(np.abs(score - expected) / np.maximum(np.abs(expected), 1.0), initial=0.0))
+    if not relative <= TREE_TOLERANCE:
         return difference, f"the tree kernel differs from the library by {difference:.3g}"
+    if packed.leaves is not None and reached is not None and not np.array_equal(reached, packed.leaves(samples)):
+        return difference, "the tree kernel reaches other leaves than the library"
     return difference, ""

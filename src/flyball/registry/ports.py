@@ -88,7 +88,18 @@ class ArtifactStore(Protocol):
         ...
 
 
-class TreeVerifier(Protocol):
-    """Scores a matrix with the tree kernel; raises where the kernel cannot run the model."""
+class KernelModel(Protocol):
+    """A model on the tree kernel."""
 
-    def __call__(self, text: str, matrix: Matrix) -> Score: ...
+    def predict(self, matrix: Matrix) -> Score: ...
+
+    def leaves(self, matrix: Matrix) -> npt.NDArray[Any]:
+        """The leaf of each row in each tree, by the library's numbers: `(n, trees)`."""
+        ...
+
+
+class TreeVerifier(Protocol):
+    """Opens a file on the tree kernel, in the format `lightgbm`, `xgboost` or `flyball.forest`; raises an
+    `InvalidError` (`tree_unsupported`, `bad_tree_model`) where the kernel cannot run the model."""
+
+    def __call__(self, format: str, data: bytes) -> KernelModel: ...

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flyball.define.spec import ModelSpec, ProjectSpec
 from flyball.kernel.errors import InvalidError
 from flyball.kernel.ids import digest, short
@@ -74,7 +72,7 @@ def _lightgbm(model: ModelSpec, data: bytes, trees: TreeVerifier | None) -> Desc
     runtime = {"kind": "process", "format": "lightgbm", "file": boosters.FILE, "input": "matrix"}
     if trees is not None:
         try:
-            trees(text, np.zeros((1, columns)))
+            trees("lightgbm", data)
             runtime["kind"] = "trees"
         except InvalidError as error:
             runtime["reason"] = error.message

@@ -18,7 +18,6 @@ from flyball.kernel.layout import Layout
 from flyball.serving.manifest import MANIFEST, MANIFEST_FORMAT
 from flyball.serving.plan import PLAN_FORMAT, TOTAL_WEIGHT, plan_digest, publish
 
-FILE = "model.onnx"
 PERMISSIONS = ("predict", "read")
 
 
@@ -32,18 +31,23 @@ class Standalone:
     example: dict[str, Any]
 
 
-def prepare(path: Path, data: bytes, signature: Mapping[str, Any], state: Path) -> Standalone:
-    """Make `state` serve an ONNX model under its file's name. Idempotent: the same file gives the same version.
+def prepare(
+    path: Path, data: bytes, signature: Mapping[str, Any], state: Path, *, kind: str = "onnx", format: str = "onnx"
+) -> Standalone:
+    """Make `state` serve a model under its file's name. Idempotent: the same file gives the same version.
 
     Args:
         data: the file's bytes.
         signature: its inputs and outputs: `{"inputs": [{name, datatype, shape}], "outputs": […]}`.
+        kind, format: the runtime that serves it, and what the file is.
     """
     layout = Layout(state)
     layout.create()
     service = re.sub(r"[^A-Za-z0-9_]+", "_", path.stem).strip("_") or "model"
     token = _token(layout)
-    version = _version(layout, service, data, signature)
+    file = f"model{path.suffix.lower()}"
+    runtime = {"kind": kind, "format": format, "file": file, "input": "tensors", "tensors": dict(signature)}
+    version = _version(layout, service, data, runtime)
     hashed = hashlib.sha256(token.encode()).hexdigest()
     contents: dict[str, Any] = {
         "services": {
@@ -60,7 +64,7 @@ def prepare(path: Path, data: bytes, signature: Mapping[str, Any], state: Path) 
     return Standalone(service=service, token=token, plan=plan, example=_example(signature))
 
 
-def _version(layout: Layout, name: str, data: bytes, signature: Mapping[str, Any]) -> str:
+def _version(layout: Layout, name: str, data: bytes, runtime: dict[str, Any]) -> str:
     body: dict[str, Any] = {
         "model": name,
         "task": None,
@@ -69,9 +73,9 @@ def _version(layout: Layout, name: str, data: bytes, signature: Mapping[str, Any
         "views": [],
         "sources": [],
         "inputs": [],
-        "runtime": {"kind": "onnx", "format": "onnx", "file": FILE, "input": "tensors", "tensors": dict(signature)},
-        "signature": dict(signature),
-        "files": {FILE: hashlib.sha256(data).hexdigest()},
+        "runtime": runtime,
+        "signature": runtime["tensors"],
+        "files": {runtime["file"]: hashlib.sha256(data).hexdigest()},
         "profile": {},
         "metrics": {},
         "evaluation": {},
@@ -84,7 +88,7 @@ def _version(layout: Layout, name: str, data: bytes, signature: Mapping[str, Any
     version = digest_of(body)
     folder = _folder(layout, version)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / FILE, data)
+    write_atomic(folder / runtime["file"], data)
     write_document(folder / MANIFEST, MANIFEST_FORMAT, body)
     return version
 

@@ -16,7 +16,8 @@ def open_runtime(kind: str, folder: Path, manifest: Manifest) -> Runtime:
     if kind == "trees":
         from flyball.engines.runtimes.trees import TreeRuntime
 
-        return TreeRuntime(folder / str(manifest.runtime["file"]))
+        data = (folder / str(manifest.runtime["file"])).read_bytes()
+        return TreeRuntime(data, str(manifest.runtime.get("format") or "lightgbm"))
     if kind == "onnx":
         from flyball.engines.runtimes.onnx import OnnxRuntime
 

@@ -35,11 +35,13 @@ def load(folder: Path, manifest: Manifest) -> Predict:
             return _skops(path.read_bytes(), manifest)
         if kind == "lightgbm":
             return _lightgbm(path.read_text())
+        if kind == "xgboost":
+            return _xgboost(path.read_bytes())
     except ImportError as error:
         raise UnavailableError(
             f"the model needs {error.name}, which is not installed",
             code="missing_library",
-            hint="pip install 'flyball[sklearn,lightgbm]'",
+            hint="pip install 'flyball[sklearn,lightgbm,xgboost]'",
         ) from None
     raise InvalidError(f"there is no loader for models in the format {kind!r}", code="unknown_runtime")
 
@@ -71,6 +73,22 @@ def _lightgbm(text: str) -> Predict:
 
     booster = lightgbm.Booster(model_str=text)
     return lambda matrix: booster.predict(matrix, num_threads=1)
+
+
+def _xgboost(data: bytes) -> Predict:
+    import xgboost
+
+    booster = xgboost.Booster({"nthread": 1})
+    booster.load_model(bytearray(data))
+
+    def predict(matrix: Matrix) -> Any:
+        types = booster.feature_types
+        rows = xgboost.DMatrix(
+            matrix, feature_names=booster.feature_names, feature_types=types, enable_categorical=True, nthread=1
+        )
+        return booster.predict(rows)
+
+    return predict
 
 
 def _frame(matrix: Matrix, manifest: Manifest) -> Any:

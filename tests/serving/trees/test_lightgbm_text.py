@@ -10,6 +10,7 @@ import pytest
 
 from flyball.kernel.errors import InvalidError
 from flyball.serving import trees
+from flyball.serving.trees.ensemble import CATEGORICAL
 
 CLASSES = 3
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -96,10 +97,11 @@ def test_missing_values_of_every_kind_go_the_same_way(missing: str, seed: int) -
 def test_a_value_at_a_threshold_goes_left_and_the_next_double_right() -> None:
     booster = train({"objective": "regression"}, seed=5)
     model = trees.parse(booster.model_to_string())
-    numerical = (model.nodes.decision & trees.CATEGORICAL) == 0
-    at = model.nodes.threshold[numerical]
+    nodes = model.ensemble.nodes
+    numerical = (nodes.decision & CATEGORICAL) == 0
+    at = nodes.threshold[numerical]
     x = np.repeat(hostile(np.random.default_rng(6), 1), 3 * len(at), axis=0)
-    for i, (feature, value) in enumerate(zip(model.nodes.feature[numerical], at, strict=True)):
+    for i, (feature, value) in enumerate(zip(nodes.feature[numerical], at, strict=True)):
         x[3 * i : 3 * i + 3, feature] = np.nextafter(value, -np.inf), value, np.nextafter(value, np.inf)
     agree(booster, x)
 
