@@ -14,6 +14,7 @@ from flyball.define.spec import FeatureSpec, TaskSpec
 from flyball.engines.runtimes import open_runtime
 from flyball.engines.runtimes.onnx import OnnxRuntime, score_matrix
 from flyball.engines.runtimes.process import ProcessRuntime
+from flyball.engines.runtimes.trees import TreeRuntime
 from flyball.kernel.errors import FlyballError, InternalError, InvalidError, LateError, UnavailableError
 from flyball.kernel.files import read_document
 from flyball.serving import trees
@@ -43,8 +44,20 @@ def test_trees_are_scored_by_the_kernel(tmp_path: Path) -> None:
     loaded = load_version(folder, digest, open_runtime)
     assert loaded.runtime is not None
     np.testing.assert_array_equal(loaded.runtime.predict(matrix()), trees.parse(booster_text()).predict(matrix()))
-    with pytest.raises(InvalidError):
-        loaded.runtime.infer({})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_tree_model_takes_its_matrix_as_a_tensor(dtype: Any) -> None:
+    runtime = TreeRuntime(booster_text().encode(), "lightgbm")
+    assert runtime.signature() == {
+        "inputs": [{"name": "input", "datatype": "FP64", "shape": [-1, 2]}],
+        "outputs": [{"name": "score", "datatype": "FP64", "shape": [-1]}],
+    }
+    given = matrix().astype(dtype)
+    np.testing.assert_array_equal(runtime.infer({"input": given})["score"], runtime.predict(given.astype(np.float64)))
+    for tensors in ({}, {"x": given}, {"input": given.astype(np.int64)}, {"input": given[:, :1]}):
+        with pytest.raises(InvalidError):
+            runtime.infer(tensors)
 
 
 @pytest.mark.parametrize("zipmap", [True, False])
@@ -186,6 +199,22 @@ def test_lightgbm_itself_can_be_the_process(tmp_path: Path) -> None:
     loaded = load_version(folder, digest, open_runtime)
     assert loaded.runtime is not None
     np.testing.assert_allclose(loaded.runtime.predict(probe), expected, rtol=1e-12)
+    loaded.runtime.close()
+
+
+@pytest.mark.slow
+def test_xgboost_itself_can_be_the_process(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    x = matrix(100)
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1}, xgboost.DMatrix(x, x[:, 0] > 0), 3)
+    runtime = {"kind": "process", "format": "xgboost", "file": "model.json"}
+    data = bytes(booster.save_raw("json"))
+    expected = trees.open_model("xgboost", data).predict(x)
+    files = {"model.json": data, "samples.npz": samples(inputs=x, outputs=expected)}
+    digest, folder = write_version(tmp_path, files, **fraud_manifest(runtime=runtime))
+    loaded = load_version(folder, digest, open_runtime)
+    assert loaded.runtime is not None
+    np.testing.assert_allclose(loaded.runtime.predict(x), booster.predict(xgboost.DMatrix(x)), rtol=1e-6)
     loaded.runtime.close()
 
 

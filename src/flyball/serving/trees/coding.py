@@ -17,6 +17,7 @@ from flyball.serving.trees.ensemble import (
     MEMBERS_RIGHT,
     MISSING_LEFT,
     ROUNDED,
+    WHOLE,
     ZERO,
 )
 from flyball.serving.trees.lanes import (
@@ -121,7 +122,8 @@ def _look_up(views: Any, sets: Any, view: int, stride: int, rows: int, values: A
         goes = missing if value != value else 1 - member
         if value > least and value < beyond:
             category = np.int64(value)
-            if (at(sets, start + (category >> 5)) >> np.uint32(category & 31)) & np.uint32(1):
+            whole = not flags & WHOLE or np.float64(category) == value
+            if whole and (at(sets, start + (category >> 5)) >> np.uint32(category & 31)) & np.uint32(1):
                 goes = member
         put(ranks, view * stride + row, np.int32(goes))
 

@@ -79,6 +79,7 @@ class Views:
         place = 0
         for node in group.tolist():
             words = nodes.words[nodes.words_start[node] : nodes.words_end[node]]
+            words = words if len(words) else np.zeros(1, dtype=np.uint32)  # a truncated value is looked up in any set
             key = (int(nodes.feature[node]), int(nodes.decision[node]), words.tobytes())
             if key not in known:
                 known[key] = len(self.table)

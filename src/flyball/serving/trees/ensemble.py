@@ -25,6 +25,7 @@ ZERO_MISSING = 4  # besides NaN, values within LightGBM's zero are missing
 MEMBERS_RIGHT = 8  # what is in the set goes right, all else left
 ABOVE_MINUS_ONE = 16  # a category is truncated towards zero before it is looked at, as LightGBM does: -0.5 is 0
 ROUNDED = 32  # a category is rounded to float32 before it is looked at, as XGBoost does
+WHOLE = 64  # what is not a whole number is not a member, as scikit-learn's encoder does
 
 ZERO = float(np.float32(1e-35))  # LightGBM's kZeroThreshold
 MOST_CATEGORIES = 1 << 24  # float32 holds each whole number up to here, and no library takes more

@@ -7,7 +7,8 @@
 - a tree's nodes are `tree_start[i]` to `tree_start[i + 1]` of `left`, `right` (counted within the tree, -1 at leaves),
   `feature`, `threshold`, `missing_left`, `members_right` and `value` (`(nodes, 1)` or `(nodes, classes)`);
 - `tree_class`: the class that a tree adds to, -1 where its leaves hold a value for each; `base`: where the sums begin;
-- `set_node`, `set_start` and `set_words`: sets of categories by node (counted over all trees), 32 categories a word.
+- `set_node`, `set_start` and `set_words`: sets of categories by node (counted over all trees), 32 categories a word;
+  what is not a whole number is in no set.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flyball.serving.trees.ensemble import CATEGORICAL, MEMBERS_RIGHT, MISSING_LEFT, Ensemble, broken, unsupported
+from flyball.serving.trees.ensemble import (
+    CATEGORICAL,
+    MEMBERS_RIGHT,
+    MISSING_LEFT,
+    WHOLE,
+    Ensemble,
+    broken,
+    unsupported,
+)
 from flyball.serving.trees.links import Link, LinkKind
 from flyball.serving.trees.tables import Table, join
 from flyball.serving.trees.thresholds import rounded_at_most
@@ -63,7 +72,7 @@ def _ensemble(document: dict[str, Any], arrays: Arrays) -> Ensemble:
     categorical = np.zeros(len(threshold), dtype=bool)
     categorical[[node for node in sets if node >= 0]] = True
     decision = (
-        np.where(categorical, CATEGORICAL, 0)
+        np.where(categorical, CATEGORICAL | WHOLE, 0)
         + np.where(arrays["missing_left"], MISSING_LEFT, 0)
         + np.where(arrays["members_right"] & categorical, MEMBERS_RIGHT, 0)
     )

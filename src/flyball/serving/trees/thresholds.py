@@ -17,18 +17,19 @@ _BEYOND = 2.0**128  # what would follow the largest float32: from halfway to it 
 _INFINITE = 2.0**128 - 2.0**103
 
 
+@np.errstate(all="ignore")
 def rounded_at_most(threshold: Floats) -> Floats:
     """For `float32(x) <= t`: scikit-learn's trees. The value is rounded to nearest, ties to even.
 
     >>> float(rounded_at_most(np.array([0.1]))[0]) > 0.1  # the float32 below 0.1 is reached from beyond 0.1
     False
     """
-    with np.errstate(over="ignore"):
-        single = threshold.astype(np.float32)
+    single = threshold.astype(np.float32)
     single = np.where(single.astype(np.float64) > threshold, np.nextafter(single, np.float32(-np.inf)), single)
     return _last_rounded_to(single)
 
 
+@np.errstate(all="ignore")
 def rounded_below(threshold: Floats) -> Floats:
     """For `float32(x) < t`, where `t` is a float32: XGBoost's. NaN for what is below nothing, minus infinity."""
     single = threshold.astype(np.float32)
