@@ -1,12 +1,13 @@
 """LightGBM and XGBoost: a booster or an estimator becomes its library's own file, text or JSON, for the tree kernel.
 
-The libraries themselves are imported only where a model of theirs is given.
+The libraries themselves are not imported here.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
@@ -76,9 +77,8 @@ def _xgboost(model: Any, inputs: Inputs) -> Packed | None:
     _check_encoding(json.loads(data), inputs)
 
     def given(matrix: Matrix) -> Any:
-        import xgboost
-
-        return xgboost.DMatrix(
+        library: Any = sys.modules["xgboost"]  # the booster came of it
+        return library.DMatrix(
             matrix, feature_names=names, feature_types=booster.feature_types, enable_categorical=True, nthread=1
         )
 

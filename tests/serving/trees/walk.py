@@ -13,6 +13,7 @@ from flyball.serving.trees.ensemble import (
     CATEGORICAL,
     MEMBERS_RIGHT,
     MISSING_LEFT,
+    NAN_IS_ZERO,
     ROUNDED,
     WHOLE,
     ZERO,
@@ -26,6 +27,8 @@ STRANGE = (0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, -5e-324, 1e-40, ZER
 
 def goes_left(nodes: Nodes, node: int, value: float) -> bool:
     flags = int(nodes.decision[node])
+    if math.isnan(value) and flags & NAN_IS_ZERO:
+        value = 0.0
     if math.isnan(value):
         return bool(flags & MISSING_LEFT)
     if not flags & CATEGORICAL:
@@ -115,8 +118,8 @@ def _add_test(parts: dict[str, list[Any]], random: np.random.Generator, features
         reading = int(random.choice([0, ABOVE_MINUS_ONE, ROUNDED, WHOLE]))
         flags |= CATEGORICAL | reading | int(random.choice([0, MEMBERS_RIGHT]))
         words = random.integers(0, 2**32, size=int(random.integers(1, 4))).tolist()
-    elif random.random() < 0.3:
-        flags |= ZERO_MISSING
+    elif random.random() < 0.5:
+        flags |= int(random.choice([ZERO_MISSING, NAN_IS_ZERO]))
     start = len(parts["words"])
     parts["words"] += words
     parts["words_start"].append(start)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flyball.serving.trees.columns import MISSING_LOW, SLICE, ZERO_LOW
+from flyball.serving.trees.columns import PLAIN, SLICE, ZERO_APART
 from flyball.serving.trees.compiled import compiled
 from flyball.serving.trees.ensemble import (
     ABOVE_MINUS_ONE,
@@ -51,12 +51,12 @@ def rank(pool: Any, matrix: Any, first: int, rows: int, stride: int, ranks: Any,
             put(values, row, at(matrix, start + row * wide))
         _find(fields, ranges, starts, thresholds, field, rows, values, buckets)
         for view in range(at(fields, 6 * field + 5), at(fields, 6 * field + 11)):
-            kind, greatest, base = at(views, 5 * view), at(views, 5 * view + 1), view * stride
-            if kind == MISSING_LOW:  # NaN is above no threshold
+            kind, apart, base = at(views, 5 * view), at(views, 5 * view + 1), view * stride
+            if kind == PLAIN:
                 for row in range(rows):
                     put(ranks, base + row, at(buckets, row))
             else:
-                _settle(kind, greatest, base, rows, values, buckets, ranks)
+                _settle(kind, apart, base, rows, values, buckets, ranks)
     for view in range(at(fields, len(fields) - 1), len(views) // 5):
         start = first * wide + at(views, 5 * view + 2)
         for row in range(rows):
@@ -97,14 +97,13 @@ def _find(
 
 
 @compiled
-def _settle(kind: int, greatest: int, base: int, rows: int, values: Any, found: Any, ranks: Any) -> None:
-    """Ranks of a view with missing values: they are below all thresholds or above them."""
-    zero = ZERO if kind >= ZERO_LOW else -1.0
-    missing = 0 if kind == ZERO_LOW else greatest
+def _settle(kind: int, apart: Any, base: int, rows: int, values: Any, found: Any, ranks: Any) -> None:
+    """Ranks of a view in which what is missing has a rank of its own."""
+    zero = ZERO if kind == ZERO_APART else -1.0
     for row in range(rows):
         value = at(values, row)
         lacks = (value != value) | (abs(value) <= zero)
-        put(ranks, base + row, np.int32(missing if lacks else at(found, row)))
+        put(ranks, base + row, apart if lacks else at(found, row))
 
 
 @compiled
@@ -136,5 +135,6 @@ def encode(pool: Any, rows: int, stride: int, ranks: Any, codes: Any) -> None:
         source, base = np.int64(at(columns, 3 * column)) * stride, column * stride
         below, flip = at(columns, 3 * column + 1), at(columns, 3 * column + 2)
         for row in range(rows):
-            code = min(max(at(ranks, source + row) - below, np.int32(0)), np.int32(SLICE))
-            put(codes, base + row, np.uint8(code ^ flip))
+            above = np.int32(at(ranks, source + row) - below)  # of 32 bits again: more of them fit an instruction
+            code = min(max(above, np.int32(0)), np.int32(SLICE))
+            put(codes, base + row, np.uint8(np.int32(code ^ flip)))

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flyball.serving.trees.ensemble import CATEGORICAL, MISSING_LEFT, ZERO_MISSING, Ensemble
+from flyball.serving.trees.ensemble import CATEGORICAL, MISSING_LEFT, NAN_IS_ZERO, ZERO_MISSING, Ensemble
 from flyball.serving.trees.sections import BUCKETS, FIELDS, RANGES, THRESHOLDS, VIEWS, WORDS
 
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-# Kinds of views: what becomes of a missing value.
-MISSING_LOW, MISSING_HIGH, ZERO_LOW, ZERO_HIGH, CATEGORY = range(5)
+# Kinds of views: what counts as missing and is given a rank of its own, if any is. NaN is above no threshold: rank 0.
+PLAIN, NAN_APART, ZERO_APART, CATEGORY = range(4)
 
 SLICE = 255  # ranks of a column
 MOST_BUCKETS = 1024
@@ -40,25 +40,22 @@ class Views:
         self.view: Longs = np.zeros(count, dtype=np.int64)
         self.bound: Longs = np.ones(count, dtype=np.int64)
         self.table: list[tuple[int, int, int, int, int]] = []
-        self.ranks: list[int] = []  # of a view: its greatest rank
         self._fields: list[tuple[int, int, int, int, int, int]] = []
         self._ranges: list[tuple[float, float]] = []
         self._buckets: list[npt.NDArray[np.uint16]] = []
         self._thresholds: list[Floats] = []
         self._words: list[npt.NDArray[np.uint32]] = []
         categorical = (nodes.decision & CATEGORICAL) > 0
-        kind = np.where(nodes.decision & ZERO_MISSING, ZERO_LOW, MISSING_LOW) + np.where(
-            nodes.decision & MISSING_LEFT, 0, 1
-        )
+        missing = nodes.decision & (MISSING_LEFT | ZERO_MISSING | NAN_IS_ZERO)
         by_feature = np.argsort(nodes.feature, kind="stable")
         numerical = by_feature[~categorical[by_feature]]
         cuts = np.flatnonzero(np.diff(nodes.feature[numerical])) + 1
         for group in np.split(numerical, cuts) if len(numerical) else []:
-            self._add_field(int(nodes.feature[group[0]]), group, kind, nodes.threshold)
+            self._add_field(int(nodes.feature[group[0]]), group, missing, nodes.threshold)
         self._fields.append((0, 0, 0, 0, 0, len(self.table)))
         self._add_sets(model, np.flatnonzero(categorical))
 
-    def _add_field(self, feature: int, group: Longs, kind: Longs, threshold: Floats) -> None:
+    def _add_field(self, feature: int, group: Longs, missing: npt.NDArray[Any], threshold: Floats) -> None:
         thresholds = np.unique(threshold[group])
         first = sum(map(len, self._thresholds))
         low, scale, starts, steps = buckets_of(thresholds)
@@ -68,10 +65,13 @@ class Views:
         self._buckets.append(starts)
         self._thresholds.append(np.concatenate([thresholds, np.full(1 << steps, np.inf)]))
         self.bound[group] = np.searchsorted(thresholds, threshold[group]) + 1
-        for each in np.unique(kind[group]):
-            self.view[group[kind[group] == each]] = len(self.table)
-            self.table.append((int(each), len(thresholds), feature, 0, 0))
-            self.ranks.append(len(thresholds))
+        for flags in np.unique(missing[group]).tolist():
+            rank = 0 if flags & MISSING_LEFT else len(thresholds)
+            if flags & NAN_IS_ZERO:
+                rank = int(np.searchsorted(thresholds, 0.0))
+            kind = ZERO_APART if flags & ZERO_MISSING else NAN_APART if rank else PLAIN
+            self.view[group[missing[group] == flags]] = len(self.table)
+            self.table.append((kind, rank, feature, 0, 0))
 
     def _add_sets(self, model: Ensemble, group: Longs) -> None:
         nodes = model.nodes
@@ -84,7 +84,6 @@ class Views:
             if key not in known:
                 known[key] = len(self.table)
                 self.table.append((CATEGORY, int(nodes.decision[node]), key[0], place, place + len(words)))
-                self.ranks.append(1)
                 self._words.append(words)
                 place += len(words)
             self.view[node] = known[key]

@@ -25,6 +25,7 @@ ZERO_MISSING = 4  # besides NaN, values within LightGBM's zero are missing
 MEMBERS_RIGHT = 8  # what is in the set goes right, all else left
 ABOVE_MINUS_ONE = 16  # a category is truncated towards zero before it is looked at, as LightGBM does: -0.5 is 0
 ROUNDED = 32  # a category is rounded to float32 before it is looked at, as XGBoost does
+NAN_IS_ZERO = 128  # a missing value is read as 0
 WHOLE = 64  # what is not a whole number is not a member, as scikit-learn's encoder does
 
 ZERO = float(np.float32(1e-35))  # LightGBM's kZeroThreshold
@@ -35,7 +36,8 @@ MOST_CATEGORIES = 1 << 24  # float32 holds each whole number up to here, and no 
 class Nodes:
     """The inner nodes of all trees, an array each. Children below zero are leaves, as `~leaf`.
 
-    A node goes left where `x <= threshold`; a missing value (NaN, with `ZERO_MISSING` also zero) goes by its flag. A
+    A node goes left where `x <= threshold`; a missing value (NaN, with `ZERO_MISSING` also zero) goes by its flag, or
+    as 0 would with `NAN_IS_ZERO`. A
     categorical node has the set `words[words_start:words_end]`, 32 categories a word: members go left, or right with
     `MEMBERS_RIGHT`, and what cannot be in a set (below zero, beyond its words) goes the other way; NaN by its flag.
     """

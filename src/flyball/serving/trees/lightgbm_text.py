@@ -14,6 +14,7 @@ from flyball.serving.trees.ensemble import (
     ABOVE_MINUS_ONE,
     CATEGORICAL,
     MISSING_LEFT,
+    NAN_IS_ZERO,
     ZERO_MISSING,
     Ensemble,
     Nodes,
@@ -124,7 +125,7 @@ def _append_nodes(parts: dict[str, list[Any]], tree: dict[str, str], nodes: int,
     for name, values in (
         ("feature", _ints(tree, "split_feature", np.int64)),
         ("threshold", np.where(categorical, 0.0, snapped_at_most(threshold))),
-        ("decision", _decision(kind, threshold)),
+        ("decision", _decision(kind)),
         ("words_start", start),
         ("words_end", end),
         ("words", sets),
@@ -133,13 +134,13 @@ def _append_nodes(parts: dict[str, list[Any]], tree: dict[str, str], nodes: int,
     return len(sets)
 
 
-def _decision(kind: npt.NDArray[np.uint8], threshold: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """A file's decision types as the kernel's. Where the library reads NaN as 0, it goes where 0 goes."""
+def _decision(kind: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A file's decision types as the kernel's."""
     missing = (kind >> 2) & 3
     default_left = (kind & _DEFAULT_LEFT) > 0
     as_zero = (missing != _MISSING_NAN) & (missing != _MISSING_ZERO)
-    left = np.where(as_zero, threshold >= 0.0, default_left)
-    numerical = left * MISSING_LEFT + (missing == _MISSING_ZERO) * ZERO_MISSING
+    known = default_left * MISSING_LEFT + (missing == _MISSING_ZERO) * ZERO_MISSING
+    numerical = np.where(as_zero, NAN_IS_ZERO, known)
     return np.where((kind & _CATEGORICAL) > 0, CATEGORICAL | ABOVE_MINUS_ONE, numerical).astype(np.uint8)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
     RANGES,  # float64 x2: where the buckets of a field begin, and buckets a unit
     BUCKETS,  # uint16: thresholds before a bucket
     THRESHOLDS,  # float64, padded with infinity
-    VIEWS,  # int32 x5: kind, ranks of its field, feature, first word, end of words
+    VIEWS,  # int32 x5: kind, rank of a missing value (of a set: the node's flags), feature, first word, end of words
     WORDS,  # uint32: sets of categories
     COLUMNS,  # int32 x3: view, ranks below the slice, 255 where mirrored
     TREE_PLANES,  # int32: where a small tree's planes begin, and the end
