@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +64,28 @@ class Work:
 
 
 def environment(peer: str) -> Path:
-    """The interpreter of a peer's environment, which is made at the first call from `peers/NAME.txt`."""
+    """The interpreter of a peer's environment, which is made at the first call from `peers/NAME.txt`.
+
+    A first line `# interpreter: PATH` names the Python that it is made with; without one it is ours.
+    """
     requirements = PEERS / f"{peer}.txt"
     folder = CACHE / "envs" / peer
     python, stamp = folder / "bin" / "python", folder / "made.txt"
     if not stamp.exists() or stamp.read_text() != requirements.read_text():
         say(f"making the environment of {peer}")
-        venv.create(folder, with_pip=True, clear=True)
+        base = _interpreter(requirements.read_text())
+        subprocess.run([base, "-m", "venv", "--clear", folder], check=True, env=_plain())
         subprocess.run([python, "-m", "pip", "install", "-q", "-r", requirements], check=True, env=_plain())
         stamp.write_text(requirements.read_text())
     return python
+
+
+def _interpreter(requirements: str) -> str:
+    first = requirements.partition("\n")[0]
+    path = first.removeprefix("# interpreter: ") if first.startswith("# interpreter: ") else sys.executable
+    if not os.path.exists(path):
+        raise SystemExit(f"there is no {path}, which the peer needs: {first}")
+    return path
 
 
 def run(work: Work) -> dict[str, Any]:
