@@ -188,6 +188,11 @@ class _Run:
             for fd, _ in self._epoll.poll(0 if soon else 0.001):
                 self._receive(self._by_fd[fd])
 
+    def close(self) -> None:
+        for connection in self._by_fd.values():
+            connection.socket.close()
+        self._epoll.close()
+
     def _send(self, stream: int, waiting: deque[int]) -> None:
         free, requests, patience = self._free[stream], self._requests[stream], self._patience[stream]
         while waiting and free:
@@ -245,7 +250,11 @@ def load(streams: Sequence[Stream], *, seconds: float, warm_up: float) -> dict[s
     one = _Run(streams, seconds)
     gc.collect()
     gc.disable()
-    one.run()
+    try:
+        one.run()
+    finally:
+        gc.enable()
+        one.close()
     found = {}
     for i, stream in enumerate(streams):
         mine = one.of == i
