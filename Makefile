@@ -3,7 +3,7 @@
 # make check   format, lint, types, import contracts
 # make bench   speed beside peers: NAME=features or serving, ARGS='--only sweep --times 1'; peers get environments of their
 #              own. features: the first run makes 6 GB of data in .bench, and a run needs 10 GB of temporary files.
-#              serving: needs two cores, wrk, nginx and Python 3.11 of Debian (apt-get install wrk nginx-light python3-venv)
+#              serving: needs two cores and of Debian: apt-get install wrk nginx-light python3-venv gcc libc6-dev
 # make example the taxi example on real data (CSV=path/to/chicago_taxi.csv)
 # Each sets itself up: it needs Python 3.11 or newer and a package index.
 

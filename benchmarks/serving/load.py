@@ -8,20 +8,18 @@ of connections does: it counts as offered and not as answered.
 
     python load.py CONFIGURATION.json
 
-One thread over plain sockets and epoll: at these rates an event loop's own bookkeeping would be the limit. It spins
-while a request is due soon, so that it is on time; it needs a core of its own.
+The loop over sockets is in C (`load.c`, compiled at the first run), because at the rates of a tree model Python's would
+be the limit. It spins while a request is due soon, so that it is on time; it needs a core of its own.
 """
 
 from __future__ import annotations
 
-import gc
+import ctypes
+import hashlib
 import json
-import re
-import select
-import socket
+import os
+import subprocess
 import sys
-import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +28,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.harness import CACHE
 from benchmarks.serving.data import read_bodies
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-UNSENT, UNANSWERED, BROKEN = 0, 1, 2  # in the place of a status
+UNSENT, UNANSWERED, BROKEN = 0, 1, 2  # in the place of a status; load.c has the same
 REFUSED = (429, 503)
-SPIN_NS = 1_500_000
 PATIENCE = 0.1  # of the deadline
 LAST_SECONDS = 3.0  # how long answers are waited for when all was sent
 
@@ -116,149 +113,52 @@ def summary(
     }
 
 
-class _Connection:
-    """A socket with at most one request on its way: `index`; -1: none."""
-
-    __slots__ = ("buffer", "index", "port", "socket", "stream")
-
-    def __init__(self, stream: int, port: int) -> None:
-        self.stream, self.port, self.index, self.buffer = stream, port, -1, b""
-        self.open()
-
-    def open(self) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", self.port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setblocking(False)
-
-    def answered(self) -> int:
-        """The status of the answer once it is there as a whole; 0: not yet, `BROKEN`: the server closed."""
-        try:
-            part = self.socket.recv(65_536)
-        except BlockingIOError:
-            return 0
-        except ConnectionError:
-            return BROKEN
-        if not part:
-            return BROKEN
-        data = self.buffer + part if self.buffer else part
-        end = data.find(b"\r\n\r\n")
-        length = LENGTH.search(data, 0, end) if end >= 0 else None
-        if length is None or len(data) < end + 4 + int(length[1]):
-            self.buffer = data
-            return 0
-        self.buffer = b""
-        return int(data[9:12])
+def library() -> Path:
+    """The compiled loop, made anew where its source changed."""
+    source = Path(__file__).with_suffix(".c")
+    path = CACHE / f"load-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}.so"
+    if not path.exists():
+        CACHE.mkdir(exist_ok=True)
+        made = path.with_suffix(f".{os.getpid()}")
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-o", made, source], check=True)
+        made.rename(path)
+    return path
 
 
-class _Run:
-    """One run over all streams."""
+def _drive(streams: Sequence[Stream], due: Ints, of: Ints) -> tuple[Ints, Ints, Ints]:
+    """Send everything when it is due; when each was sent and answered, and with which status."""
+    requests = [stream.requests() for stream in streams]
+    each = [request for some in requests for request in some]
+    sent, done, status = (np.zeros(len(due), np.int64) for _ in range(3))
+    error = ctypes.CDLL(str(library())).drive(
+        ctypes.c_int64(len(due)),
+        *(_pointer(array) for array in (due, of, sent, done, status)),
+        ctypes.c_int64(len(streams)),
+        _pointer(np.array([stream.port for stream in streams], np.int64)),
+        _pointer(np.array([stream.connections for stream in streams], np.int64)),
+        _pointer(np.array([PATIENCE * stream.deadline_ms * 1e6 for stream in streams], np.int64)),
+        b"".join(each),
+        _pointer(np.cumsum([0, *map(len, each)], dtype=np.int64)),
+        _pointer(np.cumsum([0, *map(len, requests)], dtype=np.int64)),
+        ctypes.c_int64(int(LAST_SECONDS * 1e9)),
+    )
+    if error:
+        raise OSError(error, os.strerror(error))
+    return sent, done, status
 
-    def __init__(self, streams: Sequence[Stream], seconds: float) -> None:
-        self._requests = [stream.requests() for stream in streams]
-        self._patience = [int(PATIENCE * stream.deadline_ms * 1e6) for stream in streams]
-        due, of = schedule([stream.rate for stream in streams], seconds)
-        self.due, self.of = due, of
-        self._due, self._of = due.tolist(), of.tolist()
-        self.sent, self.done = np.zeros(len(due), np.int64), np.zeros(len(due), np.int64)
-        self.status = np.zeros(len(due), np.int64)
-        self._backlog: list[deque[int]] = [deque() for _ in streams]
-        self._free: list[deque[_Connection]] = [deque() for _ in streams]
-        self._by_fd: dict[int, _Connection] = {}
-        self._epoll = select.epoll()
-        self._on_way = 0
-        for i, stream in enumerate(streams):
-            for _ in range(stream.connections):
-                self._join(_Connection(i, stream.port))
 
-    def run(self) -> None:
-        due, of, at, n = self._due, self._of, 0, len(self._due)
-        last = due[-1] + int(LAST_SECONDS * 1e9)
-        self._began = time.perf_counter_ns()
-        while True:
-            now = time.perf_counter_ns() - self._began
-            while at < n and due[at] <= now:
-                self._backlog[of[at]].append(at)
-                at += 1
-            for stream, waiting in enumerate(self._backlog):
-                if waiting:
-                    self._send(stream, waiting)
-            if at == n and ((not self._on_way and not any(self._backlog)) or now > last):
-                return
-            soon = at < n and due[at] - now < SPIN_NS
-            for fd, _ in self._epoll.poll(0 if soon else 0.001):
-                self._receive(self._by_fd[fd])
-
-    def close(self) -> None:
-        for connection in self._by_fd.values():
-            connection.socket.close()
-        self._epoll.close()
-
-    def _send(self, stream: int, waiting: deque[int]) -> None:
-        free, requests, patience = self._free[stream], self._requests[stream], self._patience[stream]
-        while waiting and free:
-            index = waiting.popleft()
-            now = time.perf_counter_ns() - self._began
-            if now - self._due[index] > patience:
-                continue  # it stays unsent
-            connection = free.popleft()
-            connection.index = index
-            self.sent[index], self.status[index] = now, UNANSWERED
-            self._on_way += 1
-            request = requests[index % len(requests)]
-            try:
-                if connection.socket.send(request) != len(request):
-                    raise SystemExit("a request did not fit into the socket's buffer")
-            except ConnectionError:
-                self._broken(connection)
-
-    def _receive(self, connection: _Connection) -> None:
-        status = connection.answered()
-        if status == BROKEN:
-            self._broken(connection)
-        elif status and connection.index >= 0:
-            self._finish(connection, status)
-            self._free[connection.stream].append(connection)
-
-    def _finish(self, connection: _Connection, status: int) -> None:
-        if connection.index >= 0:
-            self.done[connection.index] = time.perf_counter_ns() - self._began
-            self.status[connection.index] = status
-            self._on_way -= 1
-            connection.index = -1
-
-    def _broken(self, connection: _Connection) -> None:
-        """Another connection in its place; the request is not sent again. One that was free is no request's loss."""
-        idle = connection.index < 0
-        self._finish(connection, BROKEN)
-        self._epoll.unregister(connection.socket)
-        del self._by_fd[connection.socket.fileno()]
-        connection.socket.close()
-        if idle:
-            self._free[connection.stream].remove(connection)
-        connection.buffer = b""
-        connection.open()
-        self._join(connection)
-
-    def _join(self, connection: _Connection) -> None:
-        self._by_fd[connection.socket.fileno()] = connection
-        self._epoll.register(connection.socket, select.EPOLLIN)
-        self._free[connection.stream].append(connection)
+def _pointer(array: Ints) -> Any:
+    return np.ascontiguousarray(array).ctypes.data_as(ctypes.c_void_p)  # it holds the array
 
 
 def load(streams: Sequence[Stream], *, seconds: float, warm_up: float) -> dict[str, dict[str, float]]:
     """Send all streams side by side, each at its own rate; the summary of each by its name."""
-    one = _Run(streams, seconds)
-    gc.collect()
-    gc.disable()
-    try:
-        one.run()
-    finally:
-        gc.enable()
-        one.close()
+    due, of = schedule([stream.rate for stream in streams], seconds)
+    sent, done, status = _drive(streams, due, of)
     found = {}
     for i, stream in enumerate(streams):
-        mine = one.of == i
-        parts = (one.due[mine], one.sent[mine], one.done[mine], one.status[mine])
+        mine = of == i
+        parts = (due[mine], sent[mine], done[mine], status[mine])
         found[stream.name] = summary(*parts, deadline_ms=stream.deadline_ms, warm_up=warm_up, seconds=seconds)
     return found
 

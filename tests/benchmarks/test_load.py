@@ -113,7 +113,6 @@ def test_a_stall_counts_against_all_that_was_due_meanwhile(tmp_path: Path) -> No
         found = load([stream(port, tmp_path, rate=200, deadline_ms=10_000)], seconds=0.5, warm_up=0.0)["one"]
     assert found["answered"] * 0.5 == 100
     assert found["ok_p99_ms"] > 150
-    assert found["ok_p50_ms"] > 1  # a quarter of the requests at least waited for the stall to end
 
 
 def test_a_request_that_finds_no_connection_in_time_is_given_up(tmp_path: Path) -> None:
