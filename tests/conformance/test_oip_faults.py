@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from flyball.http.inference import InferenceApp
-from flyball.http.messages import Request, Respond, Response
+from flyball.http.messages import Exchange, Request, Response
 from flyball.http.metrics import InferenceMetrics
 from flyball.http.server import start
 from flyball.serving.plan import plan_digest
@@ -26,6 +26,20 @@ pytestmark = pytest.mark.slow
 Spoil = Callable[[Request, Response], Response]
 
 
+class Spoilt:
+    """A reply's way, on which it is spoilt."""
+
+    def __init__(self, request: Request, respond: Exchange, spoil: Spoil) -> None:
+        self._request, self._respond, self._spoil = request, respond, spoil
+
+    @property
+    def gone(self) -> bool:
+        return self._respond.gone
+
+    def __call__(self, response: Response) -> None:
+        self._respond(self._spoil(self._request, response))
+
+
 @contextmanager
 def spoilt(root: Path, spoil: Spoil) -> Iterator[str]:
     """A server on the reference models, each reply of which goes through `spoil`; gives its address."""
@@ -33,10 +47,10 @@ def spoilt(root: Path, spoil: Spoil) -> Iterator[str]:
     plan = plan_of_references(root / "versions")
     bench.worker.load_plan({**plan, "digest": plan_digest(plan)})
     loop = uvloop.new_event_loop()
-    app = InferenceApp(bench.worker, InferenceMetrics("0"), loop)
+    app = InferenceApp(bench.worker, InferenceMetrics(), loop)
 
-    def answer(request: Request, respond: Respond) -> None:
-        app(request, lambda response: respond(spoil(request, response)))
+    def answer(request: Request, respond: Exchange) -> None:
+        app(request, Spoilt(request, respond, spoil))
 
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -45,7 +59,6 @@ def spoilt(root: Path, spoil: Spoil) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.port}"
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(2), loop).result(10)
-        app.close()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
