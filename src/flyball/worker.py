@@ -73,6 +73,8 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 SYNC_SECONDS = 1.0
 PULSE_SECONDS = 0.1
+SWITCH_SECONDS = 0.0005  # after which a slow version's thread gives the interpreter to the event loop
+GC_THRESHOLDS = (20_000, 50, 1_000)  # requests leave no cycles behind: looking for some costs more than it frees
 SKEW = 5_000_000  # an `at` that is older than this asked for the past
 
 
@@ -281,6 +283,8 @@ def prepare_model(path: Path, state: Path) -> standalone.Standalone:
 
 async def serve(settings: WorkerSettings, slot: int, listener: socket.socket, parent: int, board: Board) -> None:
     """One worker, until SIGTERM or until the zygote is gone (`parent`, a pipe's end, closes)."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.set_threshold(*GC_THRESHOLDS)
     process = f"worker-{slot}"
     layout, page = Layout(settings.state), board.slots[slot]
     loop = asyncio.get_running_loop()

@@ -63,7 +63,8 @@ class Server:
         self._empty: asyncio.Future[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._dated = 0
-        self._date = self._ok_head = b""
+        self._date = b""
+        self._ok_head = b""  # what most replies begin with, up to their length
 
     async def listen(self, host: str, port: int) -> None:
         try:
@@ -128,7 +129,9 @@ class Server:
         """The reply as bytes; a header that holds a line break is a defect and is refused."""
         body = response.body
         if response.status == 200 and response.content_type is JSON and not (response.headers or close or head_only):
-            return b"%b%d\r\n\r\n%b" % (self._ok(), len(body), body)
+            if self._dated != int(time.time()):
+                self._now()
+            return b"%b%d\r\n\r\n%b" % (self._ok_head, len(body), body)
         head = status_line(response.status) + self._now() + response.content_type.encode("latin-1")
         for name, value in response.headers:
             if "\n" in value or "\r" in value:
@@ -138,12 +141,6 @@ class Server:
             head += b"\r\nconnection: close"
         head += b"\r\ncontent-length: " + str(len(body)).encode() + b"\r\n\r\n"
         return head if head_only else head + body
-
-    def _ok(self) -> bytes:
-        """What most replies begin with, up to their length."""
-        if self._dated != int(time.time()):
-            self._now()
-        return self._ok_head
 
     def _now(self) -> bytes:
         second = int(time.time())

@@ -79,7 +79,7 @@ def score(jobs: Sequence[Job], features: GuardedFeatures) -> Result:
     try:
         if jobs[0].tensors is not None:
             return _tensors(jobs, served)
-        if served.manifest.takes_tensors:
+        if served.takes_tensors:
             return _tensor_rows(jobs, served)
         return _rows(jobs, service, served, features)
     except Exception as error:

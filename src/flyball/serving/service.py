@@ -152,11 +152,10 @@ class Worker:
         """
         if request.outputs:
             request.check_outputs(described.output_names)
-        manifest = described.manifest
-        if manifest.takes_tensors:
+        if described.takes_tensors:
             ask = Ask(service.name, tensors=request.tensors, version=version, on=service)
         else:
-            rows = rows_of(request.tensors, manifest.inputs, service.plan.key)
+            rows = rows_of(request.tensors, described.manifest.inputs, service.plan.key)
             ask = Ask(service.name, rows, version=version, on=service)
         if request.timeout_us is not None:
             ask.timeout_us = request.timeout_us

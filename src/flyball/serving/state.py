@@ -29,6 +29,7 @@ class Served:
 
     Args:
         number: of `tip/7`, `7`.
+        takes_tensors: whether requests bring the model's own tensors instead of fields.
         check, tensor_check: of the rows, or of the tensors, that it takes.
         cache: None where answers are not kept.
         signature: what it takes and gives in the Open Inference Protocol.
@@ -44,6 +45,7 @@ class Served:
     lane: Lane = field(default_factory=Lane)
     cache: Cache | None = None
     number: str = ""
+    takes_tensors: bool = False
     signature: Signature = field(default_factory=Signature)
     output_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
@@ -143,6 +145,7 @@ def _served(ref: str, found: LoadedVersion, privacy: Privacy, service: ServicePl
         tensor_check=TensorCheck(signature),
         key=service.key,
         number=ref.rpartition("/")[2],
+        takes_tensors=manifest.takes_tensors,
         signature=signature,
         output_names=tuple(spec.name for spec in signature.outputs),
         feature_names=tuple(spec.name for spec in manifest.features),
