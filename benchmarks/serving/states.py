@@ -39,7 +39,7 @@ from flyball.serving.plan import TOTAL_WEIGHT, publish
 from flyball.storage.online import LmdbStore
 from flyball.worker import prepare_model
 
-TENSORS_ON: Literal["onnx", "trees"] = "onnx"  # what the model of its own tensors runs on
+TENSORS_ON: Literal["onnx", "trees"] = "trees"  # what the model of its own tensors runs on
 REQUEST = "Asked"
 EVENTS, RECENT = 5_000_000, 1_800_000  # events that there are, and those of a bit more than 30 days
 USER = "user"

@@ -146,6 +146,9 @@ def test_the_outcome_of_a_label_is_what_a_request_cannot_know() -> None:
         ),
         (lambda: fb.Service("tip", model=tip, max_skew=1.5), "max_skew is a share of values between 0 and 1"),
         (lambda: fb.Service("tip", model=tip, max_skew=True), "max_skew is a share"),
+        (lambda: fb.Service("tip", model=tip, deadline="soon"), "'soon' is not a duration"),
+        (lambda: fb.Service("tip", model=tip, max_batch=0), "max_batch is a number of rows from 1"),
+        (lambda: fb.Service("tip", model=tip, cache="yes"), "cache is True or False"),  # type: ignore[arg-type]
         (lambda: fb.Service("tip", model=tip, log="sync"), "'async' or 'durable'"),  # type: ignore[arg-type]
         (lambda: fb.Service("tip", model=tip, rollout=fb.Canary), "write rollout=fb.Canary()"),  # type: ignore[arg-type]
         (lambda: fb.Batch("b", model=fb.External(), rows=Trips, every="1d"), "cannot score a batch"),

@@ -139,6 +139,10 @@ class _Compiler:
             owner=service.owner,
             description=service.description,
             max_skew=None if service.max_skew is None else float(service.max_skew),
+            deadline=None if service.deadline is None else duration(service.deadline),
+            max_batch=service.max_batch,
+            cache=service.cache,
+            older=service.older,
         )
 
     def _batch(self, batch: Batch) -> BatchSpec:

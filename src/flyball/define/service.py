@@ -15,6 +15,7 @@ from flyball.define.task import METRICS
 from flyball.kernel.errors import did_you_mean
 from flyball.kernel.times import duration
 
+MAX_BATCH = 100_000
 AnyModel = Model | Pretrained | External
 
 
@@ -105,6 +106,13 @@ class Service:
             `required` then answers the service's default in the place of the model's answer.
         max_skew: how many of the served values may differ from what training would compute, such as 0.001: while the
             audit's bound (at 95 %) is above it, no new version takes the place of the one that serves.
+        deadline: how long a request may take from its arrival to its answer, such as "50ms"; a request may ask for
+            less. Without it, it follows from the load's p99, or is one second.
+        max_batch: how many rows are scored together at most.
+        cache: answers of the model are kept by all that it was asked, features and all, for as long as its version is
+            served; a reply from the cache says so.
+        older: where the version that is asked fails or is late, the one that served before it answers, and the reply
+            says so; then comes `default`.
     """
 
     name: str
@@ -122,6 +130,10 @@ class Service:
     owner: str = ""
     description: str = ""
     max_skew: float | None = None
+    deadline: str | None = None
+    max_batch: int = 1024
+    cache: bool = False
+    older: bool = False
 
     def __post_init__(self) -> None:
         shown = f"service {self.name!r}"
@@ -146,6 +158,13 @@ class Service:
         if self.views not in ("optional", "required"):
             raise mistake(f"{shown}: views is 'optional' or 'required', not {self.views!r}")
         positive(f"{shown}: max_staleness", self.max_staleness)
+        if self.deadline is not None:
+            positive(f"{shown}: deadline", self.deadline)
+        if type(self.max_batch) is not int or not 1 <= self.max_batch <= MAX_BATCH:
+            raise mistake(f"{shown}: max_batch is a number of rows from 1 to {MAX_BATCH}, not {self.max_batch!r}")
+        for name in ("cache", "older"):
+            if not isinstance(getattr(self, name), bool):
+                raise mistake(f"{shown}: {name} is True or False, not {getattr(self, name)!r}")
         for name, kind, right in (
             ("load", LoadSpec, "fb.Load(rps=200)"),
             ("rollout", RolloutSpec, "fb.Canary()"),

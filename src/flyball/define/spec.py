@@ -318,7 +318,8 @@ class RetrainSpec(Spec, frozen=True, kw_only=True):
 class ServiceSpec(Spec, frozen=True, kw_only=True):
     """`max_staleness`: how far online state may be behind before replies say so. `views`: `required` answers the
     service's default, not the model's, where online state cannot be read. `max_skew`: the largest rate of served values
-    that differ from their recomputation, at 95 % confidence, with which a version may be released; None: any."""
+    that differ from their recomputation, at 95 % confidence, with which a version may be released; None: any.
+    `deadline` in microseconds; None: it follows from the load's p99."""
 
     name: str
     model: str
@@ -332,6 +333,10 @@ class ServiceSpec(Spec, frozen=True, kw_only=True):
     owner: str = ""
     description: str = ""
     max_skew: float | None = None
+    deadline: int | None = None
+    max_batch: int = 1024
+    cache: bool = False
+    older: bool = False
 
 
 class BatchSpec(Spec, frozen=True, kw_only=True):

@@ -97,7 +97,8 @@ class Publisher:
                 versions[ref] = {"digest": version_digest(unit, ref)}
                 versions[ref]["path"] = str(self._packages.path(versions[ref]["digest"]))
             manifest = self._packages.manifest(versions[parts[0].version]["digest"])
-            planned[service.name] = _service(service, parts, rollout, manifest, versions)
+            older = [ref for ref in (served.current, served.previous) if ref] if service.older else []
+            planned[service.name] = _service(service, parts, rollout, manifest, versions, older)
         found = {"services": planned, "versions": versions, "tokens": self._tokens()}
         turns = unit.erasures.turns()
         return found | ({"segments": turns} if turns else {})
@@ -199,9 +200,11 @@ def _service(
     rollout: RolloutState | None,
     manifest: dict[str, Any],
     versions: dict[str, Any],
+    older: list[str],
 ) -> dict[str, Any]:
     source: dict[str, Any] = next((s for s in manifest.get("sources") or [] if s["name"] == manifest.get("rows")), {})
     p99 = service.load.p99
+    follows = DEADLINE if p99 is None else max(SHORTEST_DEADLINE, DEADLINE_PER_P99 * p99)
     return {
         "routes": [
             {
@@ -214,7 +217,10 @@ def _service(
         ],
         "salt": rollout.id if rollout is not None else service.name,
         "default": service.default,
-        "deadline_us": DEADLINE if p99 is None else max(SHORTEST_DEADLINE, DEADLINE_PER_P99 * p99),
+        "deadline_us": service.deadline or follows,
+        "max_batch": service.max_batch,
+        "cache": service.cache,
+        "older": older,
         "log": service.log,
         "max_staleness": service.max_staleness,
         "views": service.views,

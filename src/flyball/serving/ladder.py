@@ -14,10 +14,12 @@ from flyball.serving.state import Served, Service
 
 def older_version(service: Service, served: Served) -> Served | None:
     """The version that answers in the place of another: named by the plan, quick enough, and not in trouble itself."""
-    found = service.versions.get(service.plan.older)
-    if found is None or found is served or found.lane.breaker.troubled or not found.lane.inline_rows:
-        return None
-    return found
+    for ref in service.plan.older:
+        found = service.versions.get(ref)
+        if found is None or found is served or found.lane.breaker.troubled or not found.lane.inline_rows:
+            continue
+        return found
+    return None
 
 
 def climb_down(result: Result, jobs: Sequence[Job], features: GuardedFeatures) -> None:

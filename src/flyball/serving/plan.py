@@ -31,8 +31,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     """A service. `key` names the request fields that hold a request to one version; without them each is drawn.
     `views`: `required` answers the service's default, not the model's, where views are at their defaults.
-    `max_batch` rows are scored together at most, and `queue` rows may wait for one version. `older`: a version that is
-    kept warm and answers what the others cannot."""
+    `max_batch` rows are scored together at most, and `queue` rows may wait for one version. `older`: versions that
+    are kept warm and answer what others cannot, the first one first."""
 
     routes: tuple[Route, ...]
     salt: str = ""
@@ -46,7 +46,7 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     max_batch: int = 1024
     queue: int = 10_000
     cache: bool = False
-    older: str = ""
+    older: tuple[str, ...] = ()
 
 
 class VersionPlan(msgspec.Struct, frozen=True, kw_only=True):
