@@ -115,7 +115,7 @@ def _peer(name: str, path: str, kind: str, read: Read, folder: Path) -> Iterator
         read=read,
         rows=len(_expected(kind)[0]),
     )
-    command = [python, "-m", f"benchmarks.serving.peers.{script}", str(port), str(folder)]
+    command = [python, "-m", f"benchmarks.serving.peers.{script}", str(port), str(folder), str(load.rows)]
     answers: Callable[[], bool] = lambda: load.first(port)  # noqa: E731
     if script == "nginx":
         answers = lambda: Client(port, JSON).post(path, b"{}")[0] == 200  # noqa: E731

@@ -1,2 +1,5 @@
-"""The servers that ours is measured beside. Each script is started as `python -m benchmarks.serving.peers.NAME PORT
-FOLDER` by an interpreter of its own, and serves the same model; `FOLDER` is for its temporary files."""
+"""The servers that ours is measured beside, all with the same model.
+
+Each script is started as `python -m benchmarks.serving.peers.NAME PORT FOLDER ROWS` by an interpreter of its own.
+`FOLDER` is for its temporary files; `ROWS`: how many rows each request has, for those that must know.
+"""

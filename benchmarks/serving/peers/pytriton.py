@@ -1,7 +1,7 @@
 """PyTriton: Triton's own HTTP server in C++, and a Python function behind its dynamic batcher.
 
-Batches of at most 1,024 rows, so that a request of 1,000 fits; a request waits at most 0.5 ms for others. gRPC, metrics
-and verbose logs are off.
+Batches of at most 64 rows, and of 1,024 where a request has 1,000: a larger limit makes single rows slower. A request
+waits at most 0.5 ms for others. gRPC, metrics and verbose logs are off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.serving.files import FEATURES, INPUT, SERVICE
 from benchmarks.serving.peers.scorer import Scorer
 
 
-def main(port: int) -> None:
+def main(port: int, rows: int) -> None:
     score = Scorer()
 
     @batch
@@ -34,11 +34,13 @@ def main(port: int) -> None:
             infer_func=infer,
             inputs=[Tensor(name=INPUT, dtype=np.float32, shape=(FEATURES,))],
             outputs=[Tensor(name="score", dtype=np.float32, shape=(1,))],
-            config=ModelConfig(max_batch_size=1024, batcher=DynamicBatcher(max_queue_delay_microseconds=500)),
+            config=ModelConfig(
+                max_batch_size=64 if rows == 1 else 1024, batcher=DynamicBatcher(max_queue_delay_microseconds=500)
+            ),
             strict=False,
         )
         triton.serve()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[3]))
