@@ -130,10 +130,11 @@ def lookup(times: int) -> list[Bar]:
 def kernel(times: int) -> list[Bar]:
     """Trees in process, 1,000 rows a call, one thread: ours, ONNX Runtime and LightGBM."""
     found = _once(_script("tree kernel", "kernel"), times)
-    ours = found["ours_rows_per_second"]
+    ours = found["flyball_1000"]
+    lightgbm = max(found["lightgbm_1000"], found["lightgbm_c_1000"])
     return [
-        Bar(name="kernel_vs_onnx", figure=ours / found["onnx_rows_per_second"], bar=10, goal=20),
-        Bar(name="kernel_vs_lightgbm", figure=ours / found["lightgbm_rows_per_second"], bar=15),
+        Bar(name="kernel_vs_onnx", figure=ours / found["onnxruntime_1000"], bar=10, goal=20),
+        Bar(name="kernel_vs_lightgbm", figure=ours / lightgbm, bar=15),
         Bar(name="kernel_rows_per_second", figure=ours, bar=None),
     ]
 
