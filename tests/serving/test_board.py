@@ -28,14 +28,14 @@ def test_a_worker_writes_and_others_read() -> None:
 
     def work() -> None:
         board.slots[1].ready(5_000)
-        board.slots[1].arrived(7)
-        board.slots[1].done(3)
+        board.slots[1].in_flight = 4
+        board.slots[1].busy_ns += 3
         board.slots[1].epoch = 12
 
     board.slots[1].forked(2_000)
     assert os.waitpid(forked(work), 0)[1] == 0
     slot = board.slots[1]
-    assert (slot.in_flight, slot.answered, slot.epoch, slot.load_ns) == (4, 3, 12, 3_000)
+    assert (slot.in_flight, slot.busy_ns, slot.epoch, slot.load_ns) == (4, 3, 12, 3_000)
     assert [(number, found.state) for number, found in board.live()] == [(1, WorkerState.READY)]
     assert board.slots[0].state is WorkerState.EMPTY
 
@@ -43,29 +43,29 @@ def test_a_worker_writes_and_others_read() -> None:
 def test_a_worker_that_is_killed_leaves_a_readable_board_and_its_counts_go_on() -> None:
     board = Board(1)
     slot = board.slots[0]
-    answered = 0
+    busy = 0
     for _ in range(3):
         slot.forked(1)
 
         def work() -> None:
             slot.ready(2)
             while True:
-                slot.arrived(2)
-                slot.done(1)
+                slot.in_flight += 1
+                slot.busy_ns += 1
 
         pid = forked(work)
         try:
-            while slot.answered < answered + 1_000 and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            while slot.busy_ns < busy + 1_000 and os.waitpid(pid, os.WNOHANG) == (0, 0):
                 pass
         finally:
             os.kill(pid, signal.SIGKILL)
         assert os.WIFSIGNALED(os.waitpid(pid, 0)[1])
         assert slot.in_flight > 0
         assert slot.state is WorkerState.READY
-        assert slot.answered >= answered + 1_000
-        answered = slot.answered
+        assert slot.busy_ns >= busy + 1_000
+        busy = slot.busy_ns
         slot.vacate()
-        assert (slot.in_flight, slot.state, slot.answered) == (0, WorkerState.EMPTY, answered)
+        assert (slot.in_flight, slot.state, slot.busy_ns) == (0, WorkerState.EMPTY, busy)
 
 
 @given(steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 100)), max_size=50))
@@ -73,7 +73,7 @@ def test_slots_do_not_touch_each_other(steps: list[tuple[int, int]]) -> None:
     board = Board(4)
     expected = [0] * 4
     for number, rows in steps:
-        board.slots[number].arrived(rows)
+        board.slots[number].in_flight += rows
         expected[number] += rows
         board.desk.demand = rows
     assert [slot.in_flight for slot in board.slots] == expected

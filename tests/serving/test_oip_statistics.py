@@ -32,7 +32,7 @@ def test_a_service_is_described_as_a_model_with_its_versions_in_order(state: Sta
     assert (document["name"], document["versions"], document["platform"]) == ("fraud", ["9", "10"], "flyball_trees")
     assert {"name": "channel", "datatype": "BYTES", "shape": (-1,)} in document["inputs"]
     assert models_document(state) == {"models": ["fraud"]}
-    assert server_document()["extensions"] == ["binary_tensor_data", "statistics"]
+    assert server_document()["extensions"] == ["binary_tensor_data", "schedule_policy", "statistics"]
     with pytest.raises(NotFoundError):
         model_document(state.service("fraud"), "11")
 

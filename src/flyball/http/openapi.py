@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import flyball
+from flyball.http.handling import DEADLINE, PRIORITY
 from flyball.http.openapi_schemas import Schema, object_of, ref, row_schema, schemas
 from flyball.http.routes import Permission, Route, routes_of
 from flyball.serving.state import State
@@ -51,6 +52,23 @@ class Operation:
     body: str = ""
     binary: bool = False
     errors: tuple[int, ...] = ()
+
+
+_PREDICTS = frozenset({"predict", "oip_infer", "oip_infer_version"})
+_HEADERS: list[dict[str, Any]] = [
+    {
+        "name": DEADLINE,
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "Milliseconds from arrival to answer; it can only shorten the service's own deadline.",
+    },
+    {
+        "name": PRIORITY,
+        "in": "header",
+        "schema": {"type": "integer", "minimum": 1, "default": 2},
+        "description": "1 is served first where rows wait for a version.",
+    },
+]
 
 
 def _of(tag: str, summary: str, reply: str = "", *errors: int) -> Operation:
@@ -145,6 +163,8 @@ def _operation(route: Route, state: State) -> dict[str, Any]:
         length = {"type": "integer", "minimum": 0}
         about = "How many bytes of the body are JSON, where tensors follow as bytes; 0: the body is the one input."
         parameters.append({"name": LENGTH, "in": "header", "schema": length, "description": about})
+    if route.name in _PREDICTS:
+        parameters += _HEADERS
     if parameters:
         found["parameters"] = parameters
     if said.body:

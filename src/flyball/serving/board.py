@@ -1,8 +1,8 @@
 """What each worker is doing, in anonymous shared memory: written by the worker, read by the zygote and by every worker.
 
 The zygote makes the board before it forks. A slot is a page of 8-byte words, each written by one thread with plain
-aligned stores: no lock, no system call, and whatever a killed worker left is readable. Counts (`answered`, `busy_ns`)
-go on when a slot's worker is started again; what a dead worker had in flight is cleared by the zygote.
+aligned stores: no lock, no system call, and whatever a killed worker left is readable. `busy_ns` goes on when a slot's
+worker is started again; what a dead worker had in flight is cleared by the zygote.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ class Slot(Page):
     """One worker's page. Times are nanoseconds.
 
     Attributes:
-        in_flight: rows that were received and not answered yet, of them `waiting` for their batch.
+        in_flight: requests that were received and not answered yet.
         connections: open ones.
-        answered: rows, in all.
         busy_ns: processor time, in all.
         epoch: of the serving plan that it runs.
         load_ns: from the fork to the first moment that it was ready, of its last start.
@@ -61,15 +60,13 @@ class Slot(Page):
     __slots__ = ()
 
     in_flight = _Word(0)
-    waiting = _Word(1)
-    connections = _Word(2)
-    answered = _Word(3)
-    busy_ns = _Word(4)
-    state_word = _Word(5)
-    epoch = _Word(6)
-    load_ns = _Word(7)
-    forked_ns = _Word(8)
-    restarts = _Word(9)
+    connections = _Word(1)
+    busy_ns = _Word(2)
+    state_word = _Word(3)
+    epoch = _Word(4)
+    load_ns = _Word(5)
+    forked_ns = _Word(6)
+    restarts = _Word(7)
 
     @property
     def state(self) -> WorkerState:
@@ -78,19 +75,6 @@ class Slot(Page):
     @state.setter
     def state(self, value: WorkerState) -> None:
         self.state_word = int(value)
-
-    # the hot path, in the worker
-
-    def arrived(self, rows: int = 1) -> None:
-        self.words[0] += rows
-
-    def done(self, rows: int = 1) -> None:
-        """Rows that were answered, with whatever answer."""
-        words = self.words
-        words[0] -= rows
-        words[3] += rows
-
-    # the worker's start, and the zygote
 
     def forked(self, now_ns: int) -> None:
         self.vacate()
@@ -106,7 +90,7 @@ class Slot(Page):
     def vacate(self) -> None:
         """Clear what is of a worker that ended; its counts stay."""
         self.state = WorkerState.EMPTY
-        self.in_flight = self.waiting = self.connections = self.epoch = 0
+        self.in_flight = self.connections = self.epoch = 0
 
 
 class Desk(Page):
@@ -147,4 +131,4 @@ class Board:
         """
         self.slots[own].connections = connections
         ready = int(WorkerState.READY)
-        return all(slot.words[2] >= connections - 1 for slot in self.slots if slot.words[5] == ready)
+        return all(slot.connections >= connections - 1 for slot in self.slots if slot.state_word == ready)

@@ -9,7 +9,7 @@ import msgspec
 import flyball
 from flyball.serving.state import Service, State
 
-EXTENSIONS = ("binary_tensor_data", "statistics")
+EXTENSIONS = ("binary_tensor_data", "schedule_policy", "statistics")
 
 
 def server_document() -> dict[str, Any]:

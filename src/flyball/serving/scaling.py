@@ -1,11 +1,11 @@
 """How many workers the load needs: a pure function of what was observed.
 
-Two signals are taken of every moment, over all workers: rows in flight and processor time. With the means over the
+Two signals are taken of every moment, over all workers: requests in flight and processor time. With the means over the
 last `s` seconds
 
     demand(s) = max(rows_in_flight(s) / rows_per_worker, busy(s) / busy_share)        [workers]
 
-where by Little's law (1961) the mean rows in flight are arrival rate times time in the system, and `busy(s)` is how
+where by Little's law (1961) the mean requests in flight are arrival rate times time in the system, and `busy(s)` is how
 many processors were used. Two windows are Knative's idea (stable and panic), that shrinking waits for the largest
 recommendation of a while is the Kubernetes autoscaler's:
 
