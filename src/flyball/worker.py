@@ -15,6 +15,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import socket
 import sys
 import time
@@ -73,6 +74,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.05
 SYNC_SECONDS = 1.0
 PULSE_SECONDS = 0.1
+FILES = 65_536  # a worker's connections, and some
 SWITCH_SECONDS = 0.0005  # after which a slow version's thread gives the interpreter to the event loop
 GC_THRESHOLDS = (20_000, 50, 1_000)  # requests leave no cycles behind: looking for some costs more than it frees
 SKEW = 5_000_000  # an `at` that is older than this asked for the past
@@ -365,6 +367,7 @@ def run(settings: WorkerSettings) -> None:
     layout = Layout(settings.state)
     layout.create()
     lock = FileLock(layout.lock("workers"), "the workers' part")
+    _raise_file_limit()
     listener = open_listener(settings.host, settings.port)
     port = int(listener.getsockname()[1])
     board = Board(settings.scaling.maximum)
@@ -382,6 +385,14 @@ def run(settings: WorkerSettings) -> None:
 
     Zygote(child, settings.scaling, board, grace=settings.drain.longest, leaving=listener.close).run()
     lock.release()
+
+
+def _raise_file_limit() -> None:
+    """As many open files, and so connections, as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httptools
 
@@ -32,7 +32,7 @@ class Limits:
     header_bytes: int = 32 * 1024
     body_bytes: int = 64 * 1024 * 1024
     receiving_bytes: int = 4 * 1024**3
-    connections: int = 4096
+    connections: int = 16_384
     pipeline: int = 128
     idle_seconds: float = 75.0  # nothing received and nothing owed
     request_seconds: float = 120.0  # from a request's first byte to its last
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
         self.queue: deque[Exchange] = deque()
         self.dirty = False
         self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = None  # llhttp, made where it is first needed: most connections never need it
         self._reading = False  # between the first byte of a request and its last
         self._in_header = False
         self._began = 0.0
@@ -165,6 +165,8 @@ class Connection(asyncio.Protocol):
     def _stream(self, data: bytes) -> None:
         """Have llhttp parse what came: the rest of its request, and what follows."""
         self._streaming = True
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
