@@ -53,6 +53,7 @@ class Cache:
 
     def put(self, key: bytes, answer: Any) -> None:
         self._answers[key] = answer
+        self._answers.move_to_end(key)
         if len(self._answers) > self._config.entries:
             self._answers.popitem(last=False)
 
