@@ -66,10 +66,9 @@ class Desk:
 
     def add(self, rows: int = 1, **asked: Any) -> Job:
         job = self.job(rows, **asked)
-        try:
-            self.desk.add(job)
-        except FlyballError as error:
-            self._answer(job, error)
+        refused = self.desk.add(job)
+        if refused is not None:
+            self._answer(job, refused)
         return job
 
     def breaker(self) -> BreakerState:

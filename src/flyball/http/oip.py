@@ -119,6 +119,9 @@ class OpenInference:
         asked = read_request(request.body, length, target.described.signature.inputs if length == 0 else None)
 
         def answer(ask: Ask) -> None:
+            if ask.error is not None:
+                respond(error_response(ask.error, request.path))
+                return
             try:
                 body, json_bytes = reply_to(asked, ask, target.form)
                 if json_bytes is None:

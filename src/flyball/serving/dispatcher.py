@@ -70,40 +70,46 @@ class Dispatcher:
         self._start_thread = start_thread
         self._dirty: dict[int, Lane] = {}
 
-    def add(self, job: Job) -> None:
-        """Take a job, for the end of this tick or for its lane's queue.
+    def add(self, job: Job) -> FlyballError | None:
+        """Take a job, for the end of this tick or for its lane's queue; or say why it is not taken.
 
-        Raises:
-            LateError: `deadline_passed`.
-            ExhaustedError: `queue_full`, or `deadline_infeasible`, where it could not be answered in time.
-            UnavailableError: `version_failing`, while the version's breaker is open.
+        The error is given, not raised: a traceback would hold frames that hold the job, thousands of times a second
+        where there is too much to do.
+
+        Returns:
+            None where it was taken; ExhaustedError (`queue_full`, or `deadline_infeasible` where it could not be
+            answered in time); UnavailableError (`version_failing`) while the version's breaker is open.
         """
         lane, now = job.served.lane, job.arrived
         if lane.breaker.troubled and not lane.breaker.allows(now):
-            raise _failing(job, lane.breaker.retry_after(now))
+            return _failing(job, lane.breaker.retry_after(now))
         if not self._threads or job.count <= lane.inline_rows:
             lane.arrived.append(job)
         else:
-            self._queue(lane, job, now)
+            refused = self._queue(lane, job, now)
+            if refused is not None:
+                return refused
         if id(lane) not in self._dirty:
             self._soon(lane)
+        return None
 
     def _soon(self, lane: Lane) -> None:
         if not self._dirty:
             self._loop.call_soon(self._turn)
         self._dirty[id(lane)] = lane
 
-    def _queue(self, lane: Lane, job: Job, now: float) -> None:
+    def _queue(self, lane: Lane, job: Job, now: float) -> FlyballError | None:
         if lane.waiting_rows + job.count > lane.queue_rows and lane.waiting_rows:
             last = lane.lowest()
             if last is None or last.ask.priority <= job.ask.priority:
-                raise _full(job, lane.latency.expect(lane.max_rows))
+                return _full(job, lane.latency.expect(lane.max_rows))
             lane.leave(last)
             self._give_up(last, _full(last, lane.latency.expect(lane.max_rows)))
         if not lane.fits(now, job.count, job.deadline - self._reserve):
-            raise _infeasible(job, lane.latency.expect(lane.waiting_rows + job.count))
+            return _infeasible(job, lane.latency.expect(lane.waiting_rows + job.count))
         job.accepted = True
         lane.push(job)
+        return None
 
     def _turn(self) -> None:
         dirty, self._dirty = self._dirty, {}

@@ -16,12 +16,10 @@ from flyball.serving.tensors import reply_tensors
 
 
 def reply_to(request: InferRequest, ask: Ask, form: ReplyForm) -> tuple[bytes, int | None]:
-    """The body of the reply, and how much of it is JSON where bytes follow.
+    """The body of the reply to a request without an `error`, and how much of it is JSON where bytes follow.
 
-    Raises what the request failed with.
+    Raises what one of its rows failed with.
     """
-    if ask.error is not None:
-        raise ask.error
     if ask.tensors is None:
         return _rows(request, ask, form)
     job = ask.jobs[0]

@@ -22,6 +22,12 @@ def older_version(service: Service, served: Served) -> Served | None:
     return None
 
 
+def has_rungs(job: Job) -> bool:
+    """Whether anything below its version could answer a job."""
+    plan = job.service.plan
+    return bool(plan.older) or (plan.default is not None and job.tensors is None)
+
+
 def climb_down(result: Result, jobs: Sequence[Job], features: GuardedFeatures) -> None:
     """Answer the rows that the version failed, by the rungs below it; what its senders got wrong stays wrong.
 

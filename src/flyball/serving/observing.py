@@ -35,10 +35,11 @@ class Counting:
         expected: float,
     ) -> None:
         counters = self._counters.version(service, version)
-        rows = len(result)
+        rows = len(result) - result.hits - result.coalesced
         if result.errors:
             rows -= sum(isinstance(error, InvalidError) for error in result.errors.values())
-        counters.scored(rows, took, expected)
+        if rows:
+            counters.scored(rows, took, expected)
         counters.waited([began - job.arrived for job in jobs for _ in job.ids])
         if result.looks:
             misses = result.looks - result.hits - result.coalesced

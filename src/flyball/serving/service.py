@@ -23,7 +23,7 @@ from flyball.serving.dispatcher import Dispatcher, late
 from flyball.serving.guard import GuardedFeatures
 from flyball.serving.ids import PredictionIds
 from flyball.serving.inferred import reply_to
-from flyball.serving.ladder import climb_down, without_model
+from flyball.serving.ladder import climb_down, has_rungs, without_model
 from flyball.serving.now import Now
 from flyball.serving.observing import outcome_of
 from flyball.serving.oip_reply import ReplyForm
@@ -141,6 +141,8 @@ class Worker:
         service = self._state.service(model)
         ask = self.ask_of(service, service.of(version), asked, version=version)
         self.answer([ask])
+        if ask.error is not None:
+            raise ask.error
         reply: dict[str, Any] = msgspec.json.decode(reply_to(asked, ask, ReplyForm(model))[0])
         return reply
 
@@ -205,12 +207,9 @@ class Worker:
         if not jobs:
             ask.conclude()
         for job in jobs:
-            try:
-                if now > deadline:
-                    raise late(job)
-                self._dispatcher.add(job)
-            except FlyballError as error:
-                self._give_up(job, error)
+            refused = late(job) if now > deadline else self._dispatcher.add(job)
+            if refused is not None:
+                self._give_up(job, refused)
 
     def _past(self, at: int) -> int:
         now = self._clock.now()
@@ -232,10 +231,10 @@ class Worker:
             self._observer.dropped(job.service.name, job.route.version, "client_left", job.count)
             return
         self._observer.dropped(job.service.name, job.route.version, error.code, job.count)
-        result = without_model(job, error, self._features)
-        if not result.rungs:
+        result = without_model(job, error, self._features) if job.accepted or has_rungs(job) else None
+        if result is None or not result.rungs:
             job.error = error
-        if result.rungs or job.accepted:
+        if result is not None and (result.rungs or job.accepted):
             job.done = False
             self._conclude([job], result)
         else:  # refused at arrival: no prediction, no record
