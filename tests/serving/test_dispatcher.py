@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -269,3 +270,31 @@ def test_a_blocking_version_never_runs_on_the_event_loop(rows: int) -> None:
     desk.loop.run()
     assert desk.answer(job) == "answered"
     assert not desk.served.lane.inline
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    over=st.floats(1.2, 4.0),
+    base=st.sampled_from([0.0, 0.0003, 0.002, 0.006]),
+    most=st.sampled_from([8, 64]),
+    random=st.randoms(use_true_random=False),
+)
+def test_a_version_that_is_asked_too_much_goes_on_at_its_full_rate(
+    over: float, base: float, most: int, random: Random
+) -> None:
+    desk = Desk(max_rows=most)
+    desk.base, desk.each, allow = base, 0.0005, 0.05
+    desk.learn(up_to=most)
+    fitting = min(most, int((allow / 2 - base) / desk.each))
+    capacity = fitting / (base + fitting * desk.each)
+    end = desk.loop.now + 2.0
+    jobs = []
+    while desk.loop.now < end:
+        desk.loop.run(desk.loop.now + random.expovariate(over * capacity))
+        jobs.append(desk.add(allow=allow))
+    desk.loop.run()
+    answered = [job for job in jobs if desk.answer(job) == "answered"]
+    assert len(answered) >= 0.93 * capacity * 2.0
+    assert all(desk.answered_at[job] <= job.deadline for job in answered)
+    late = [job for job in jobs if code(desk.answer(job)) == "deadline_passed"]
+    assert len(late) <= 0.02 * len(jobs)

@@ -105,7 +105,7 @@ class Dispatcher:
                 return _full(job, lane.latency.expect(lane.max_rows))
             lane.leave(last)
             self._give_up(last, _full(last, lane.latency.expect(lane.max_rows)))
-        if not lane.fits(now, job.count, job.deadline - self._reserve):
+        if not lane.fits(now, job, self._reserve):
             return _infeasible(job, lane.latency.expect(lane.waiting_rows + job.count))
         job.accepted = True
         lane.push(job)

@@ -67,19 +67,25 @@ class Lane:
         self.cost.observe(rows, cost)
         self.inline_rows = 0 if self.blocking else self.cost.largest(INLINE_SECONDS, most=self.max_rows)
 
-    def fits(self, now: float, rows: int, deadline: float) -> bool:
-        """Whether rows that arrive now can be answered in time, behind what runs and waits.
+    def batch_for(self, job: Job) -> int:
+        """The rows of a batch that a job is likely to be part of where there is a queue: two such batches, the one that
+        runs and its own, take no longer than it allows (Nexus, SOSP 2019)."""
+        half = (job.deadline - job.arrived) / 2
+        return max(job.count, self.latency.largest(half, most=self.max_rows))
 
-        A batch that is overdue is expected to take as long again as it is overdue.
+    def fits(self, now: float, job: Job, reserve: float) -> bool:
+        """Whether a job that arrives now can be answered in time, behind what runs and waits.
+
+        Its own batch will be a full one by the time it begins. A batch that is overdue is expected to take as long
+        again as it is overdue.
         """
-        begin = now
+        begin, rows = now, job.count
         if self.running:
             begin = self.until if self.until > now else now + (now - self.until)
-        ahead = self.waiting_rows + rows
-        whole = (ahead - 1) // self.max_rows
-        if whole:
-            begin += whole * self.latency.expect(self.max_rows)
-        return begin + SAFETY * self.latency.expect(max(rows, ahead - whole * self.max_rows)) <= deadline
+        if self.running or self.waiting_rows:
+            rows = self.batch_for(job)
+            begin += (self.waiting_rows + job.count - 1) // rows * self.latency.expect(rows)
+        return begin + SAFETY * self.latency.expect(rows) <= job.deadline - reserve
 
     def push(self, job: Job) -> None:
         heapq.heappush(self._waiting, (job.ask.priority, job.deadline, next(_order), job))
@@ -98,7 +104,8 @@ class Lane:
     def take(self, now: float) -> tuple[list[Job], list[Job]]:
         """The next batch, and what is dropped because it cannot be answered in time any more.
 
-        By priority, then by deadline; as many rows as its first job's slack allows.
+        By priority, then by deadline; as many rows as its first job's slack allows. A job whose slack would make the
+        batch less than half of what it could be is dropped: serving it would make more of those behind it late.
         """
         batch: list[Job] = []
         dropped: list[Job] = []
@@ -108,23 +115,20 @@ class Lane:
             if job.done:
                 heapq.heappop(self._waiting)
                 continue
-            if not batch:
-                if now + self.latency.expect(job.count) > job.deadline or job.ask.left:
-                    heapq.heappop(self._waiting)
-                    self.waiting_rows -= job.count
-                    dropped.append(job)
-                    continue
-                slack = (job.deadline - now) / SAFETY
-                most = max(job.count, self.latency.largest(slack, most=self.max_rows))
-            elif rows + job.count > most:
+            if batch and rows + job.count > most:
                 break
-            elif job.ask.left:
-                heapq.heappop(self._waiting)
-                self.waiting_rows -= job.count
-                dropped.append(job)
-                continue
             heapq.heappop(self._waiting)
             self.waiting_rows -= job.count
+            if job.ask.left:
+                dropped.append(job)
+                continue
+            if not batch:
+                slack = (job.deadline - now) / SAFETY
+                full = min(self.batch_for(job), self.waiting_rows + job.count)
+                if self.latency.expect(max(job.count, full // 2)) > slack:
+                    dropped.append(job)
+                    continue
+                most = max(job.count, self.latency.largest(slack, most=self.max_rows))
             batch.append(job)
             rows += job.count
         return batch, dropped
