@@ -40,6 +40,7 @@ from flyball.http.draining import DrainConfig, Ending, drain
 from flyball.http.inference import InferenceApp
 from flyball.http.listening import open_listener
 from flyball.http.metrics import InferenceMetrics
+from flyball.http.outlet import Outlet
 from flyball.http.server import Limits, Server
 from flyball.kernel import logs
 from flyball.kernel.clock import Clock, ReplayClock, WallClock
@@ -304,8 +305,9 @@ async def serve(settings: WorkerSettings, slot: int, listener: socket.socket, pa
             return "it is stopping"
         return "" if worker.state.plan.epoch else "no serving plan was published yet"
 
-    app = InferenceApp(worker, metrics, loop, ready=not_ready)
-    server = Server(app, Limits(), loop)
+    outlet = Outlet(loop)
+    app = InferenceApp(worker, metrics, outlet, ready=not_ready)
+    server = Server(app, Limits(), loop, outlet)
     server.sweep()
     busy_before = page.busy_ns
 

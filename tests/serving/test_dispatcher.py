@@ -277,11 +277,12 @@ def test_a_blocking_version_never_runs_on_the_event_loop(rows: int) -> None:
     over=st.floats(1.2, 4.0),
     base=st.sampled_from([0.0, 0.0003, 0.002, 0.006]),
     most=st.sampled_from([8, 64]),
-    random=st.randoms(use_true_random=False),
+    seed=st.integers(0, 1_000),
 )
 def test_a_version_that_is_asked_too_much_goes_on_at_its_full_rate(
-    over: float, base: float, most: int, random: Random
+    over: float, base: float, most: int, seed: int
 ) -> None:
+    random = Random(seed)
     desk = Desk(max_rows=most)
     desk.base, desk.each, allow = base, 0.0005, 0.05
     desk.learn(up_to=most)

@@ -118,15 +118,20 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._last:
             return
-        self._seen = self.server.time()
-        if self._streaming:
-            self._stream(data)
-        else:
-            self._frame(data)
-        if self._refusal is not None:
-            self._answer_refusal(self._refusal)
-        elif len(self.queue) > self.server.limits.pipeline:
-            self._pause()
+        server = self.server
+        self._seen = server.time()
+        server.outlet.held = True
+        try:
+            if self._streaming:
+                self._stream(data)
+            else:
+                self._frame(data)
+            if self._refusal is not None:
+                self._answer_refusal(self._refusal)
+            elif len(self.queue) > server.limits.pipeline:
+                self._pause()
+        finally:
+            server.outlet.flush()
 
     def _frame(self, data: bytes) -> None:
         """Cut requests with known heads out of what came; from the first other one on, it is the stream parser's."""

@@ -27,6 +27,7 @@ from flyball.http.messages import (
     status_line,
     status_of,
 )
+from flyball.http.outlet import Outlet
 
 __all__ = [
     "App",
@@ -44,9 +45,13 @@ __all__ = [
 
 
 class Server:
-    """A listening server; made by `start`."""
+    """A listening server; made by `start`.
 
-    def __init__(self, app: App, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        outlet: where replies leave; an application that answers in callbacks of its own gives it to them as their loop.
+    """
+
+    def __init__(self, app: App, limits: Limits, loop: asyncio.AbstractEventLoop, outlet: Outlet | None = None) -> None:
         self.app = app
         self.limits = limits
         self.stopping = False
@@ -59,7 +64,7 @@ class Server:
         self._loop = loop
         self._listener: asyncio.Server | None = None
         self._connections: set[Connection] = set()
-        self._dirty: list[Connection] = []
+        self.outlet = outlet or Outlet(loop)
         self._empty: asyncio.Future[None] | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._dated = 0
@@ -118,12 +123,9 @@ class Server:
             self._empty.set_result(None)
 
     def flush_soon(self, connection: Connection) -> None:
-        if connection.dirty:
-            return
-        connection.dirty = True
-        if not self._dirty:
-            self._loop.call_soon(self._flush)
-        self._dirty.append(connection)
+        if not connection.dirty:
+            connection.dirty = True
+            self.outlet.add(connection)
 
     def encode(self, response: Response, *, head_only: bool, close: bool) -> bytes:
         """The reply as bytes; a header that holds a line break is a defect and is refused."""
@@ -149,11 +151,6 @@ class Server:
             self._date = f"date: {formatdate(second, usegmt=True)}\r\ncontent-type: ".encode("latin-1")
             self._ok_head = status_line(200) + self._date + JSON.encode() + b"\r\ncontent-length: "
         return self._date
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.flush()
 
     def sweep(self) -> None:
         """Close what idles too long, now and then. Called once, where connections come from elsewhere than `listen`."""
