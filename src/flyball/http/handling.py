@@ -61,12 +61,16 @@ def defect(path: str) -> Response:
     return error_response(InternalError("a defect of the worker; its log has the details"), path)
 
 
-def take_headers(ask: Ask, known: Known, headers: Mapping[str, str]) -> None:
-    """The deadline and the priority of a request; of two deadlines, in header and body, the stricter counts."""
-    ask.arrived = time.monotonic()
+def read_headers(known: Known, headers: Mapping[str, str]) -> None:
+    """The deadline and the priority that stand in a head; raises `bad_request`."""
     if not known.read:
         known.timeout_us, known.priority = _deadline(headers.get(DEADLINE)), _priority(headers.get(PRIORITY))
         known.read = True
+
+
+def take_headers(ask: Ask, known: Known) -> None:
+    """What `read_headers` found, for one request; of two deadlines, in header and body, the stricter counts."""
+    ask.arrived = time.monotonic()
     if known.timeout_us is not None:
         ask.timeout_us = known.timeout_us if ask.timeout_us is None else min(ask.timeout_us, known.timeout_us)
     if known.priority is not None:

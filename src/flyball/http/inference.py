@@ -11,7 +11,7 @@ from typing import Any
 
 from flyball.http import openapi
 from flyball.http.access import LOOPBACK_HOSTS, authorize
-from flyball.http.handling import Handler, Known, decode, defect, take_headers
+from flyball.http.handling import Handler, Known, decode, defect, read_headers, take_headers
 from flyball.http.messages import Exchange, Request, Response, error_response, json_response
 from flyball.http.metrics import CONTENT_TYPE, InferenceMetrics
 from flyball.http.oip import OpenInference
@@ -99,7 +99,8 @@ class InferenceApp:
                 respond(defect(request.path))
 
         ask = Ask(known.matched.params["service"], rows, at=at, sender=respond, answer=answer)
-        take_headers(ask, known, request.headers)
+        read_headers(known, request.headers)
+        take_headers(ask, known)
         self._worker.submit(ask)
 
 

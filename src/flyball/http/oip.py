@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 
 from flyball.http.access import Matched
-from flyball.http.handling import Handler, Known, decode, defect, take_headers
+from flyball.http.handling import Handler, Known, decode, defect, read_headers, take_headers
 from flyball.http.messages import Exchange, Request, Response, error_response, json_response
 from flyball.http.metrics import InferenceMetrics
 from flyball.kernel.errors import FlyballError, InvalidError, UnavailableError
@@ -30,7 +30,17 @@ HEADER_LENGTH = "inference-header-content-length"
 class _Target:
     """What an inference's head asks for, in one state of the worker."""
 
-    __slots__ = ("described", "form", "header_length", "model", "service", "version")
+    __slots__ = (
+        "described",
+        "form",
+        "header_length",
+        "may_turn_away",
+        "model",
+        "refusal",
+        "refused",
+        "service",
+        "version",
+    )
 
     def __init__(self, service: Service, model: str, version: str | None, header_length: int | None) -> None:
         self.service = service
@@ -39,6 +49,9 @@ class _Target:
         self.described: Served = service.of(version)
         self.header_length = header_length
         self.form = ReplyForm(model)
+        self.may_turn_away = version is None
+        self.refused: FlyballError | None = None
+        self.refusal = Response(429, b"")
 
 
 class OpenInference:
@@ -115,6 +128,14 @@ class OpenInference:
         target = known.target
         if target is None:
             target = known.target = self._target(request, known.matched)
+            read_headers(known, request.headers)
+        if target.may_turn_away and b'"priority"' not in request.body:
+            refused = self._worker.turn_away(target.service, target.described, known.timeout_us)
+            if refused is not None:
+                if refused is not target.refused:
+                    target.refused, target.refusal = refused, error_response(refused, request.path)
+                respond(target.refusal)
+                return
         length = target.header_length
         asked = read_request(request.body, length, target.described.signature.inputs if length == 0 else None)
 
@@ -136,7 +157,7 @@ class OpenInference:
 
         ask = self._worker.ask_of(target.service, target.described, asked, version=target.version)
         ask.sender, ask.answer = respond, answer
-        take_headers(ask, known, request.headers)
+        take_headers(ask, known)
         self._worker.submit(ask)
 
     def _target(self, request: Request, matched: Matched) -> _Target:

@@ -21,6 +21,8 @@ from flyball.serving.threads import LaneThread, Runner
 
 logger = logging.getLogger(__name__)
 
+SAME_REFUSAL_SECONDS = 0.1
+
 
 class Measured(Protocol):
     def stop(self) -> tuple[float, float]:
@@ -93,6 +95,22 @@ class Dispatcher:
             self._soon(lane)
         return None
 
+    def turn_away(self, lane: Lane, ref: str, allowed: float) -> FlyballError | None:
+        """Why not even one row that arrives now, and may take so many seconds, would be taken; None: it may be.
+
+        For requests that nobody has read yet: where there is too much to do, reading what will be refused is what
+        there is too much of. The error is the same one for a while.
+        """
+        if not self._threads or lane.inline_rows or not lane.running:
+            return None
+        now = self._monotonic()
+        if lane.fits(now, 1, allowed, now + allowed - self._reserve):
+            return None
+        lane.turned_away += 1
+        if lane.refusal is None or lane.refusal[0] < now:
+            lane.refusal = (now + SAME_REFUSAL_SECONDS, _infeasible(ref, allowed, lane))
+        return lane.refusal[1]
+
     def _soon(self, lane: Lane) -> None:
         if not self._dirty:
             self._loop.call_soon(self._turn)
@@ -105,8 +123,8 @@ class Dispatcher:
                 return _full(job, lane.latency.expect(lane.max_rows))
             lane.leave(last)
             self._give_up(last, _full(last, lane.latency.expect(lane.max_rows)))
-        if not lane.fits(now, job, self._reserve):
-            return _infeasible(job, lane.latency.expect(lane.waiting_rows + job.count))
+        if not lane.fits(now, job.count, job.deadline - job.arrived, job.deadline - self._reserve):
+            return _infeasible(job.served.ref, job.deadline - job.arrived, lane)
         job.accepted = True
         lane.push(job)
         return None
@@ -227,12 +245,12 @@ def _full(job: Job, seconds: float) -> ExhaustedError:
     )
 
 
-def _infeasible(job: Job, seconds: float) -> ExhaustedError:
+def _infeasible(ref: str, allowed: float, lane: Lane) -> ExhaustedError:
     return ExhaustedError(
-        f"{job.served.ref} cannot answer within {(job.deadline - job.arrived) * 1e3:.1f} ms now",
+        f"{ref} cannot answer within {allowed * 1e3:.1f} ms now",
         code="deadline_infeasible",
         hint="try again later, allow more time, or serve with more workers",
-        details={"retry_after": math.ceil(seconds)},
+        details={"retry_after": math.ceil(lane.latency.expect(lane.waiting_rows + 1))},
     )
 
 

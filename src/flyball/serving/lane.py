@@ -11,6 +11,7 @@ from flyball.serving.breaker import Breaker
 from flyball.serving.latency import Latency
 
 if TYPE_CHECKING:
+    from flyball.kernel.errors import FlyballError
     from flyball.serving.ports import Timer
     from flyball.serving.request import Job
     from flyball.serving.threads import Runner
@@ -50,6 +51,8 @@ class Lane:
     timer: Timer | None = None
     timer_at: float = 0.0
     shown: object = None  # what was last shown of it in the metrics
+    turned_away: int = 0  # requests that were refused by their head, not counted yet
+    refusal: tuple[float, FlyballError] | None = None  # what they are told, and until when
     waiting_rows: int = 0
     expiring: list[tuple[float, int, Job]] = field(default_factory=list)
     _waiting: list[tuple[int, float, int, Job]] = field(default_factory=list)
@@ -67,25 +70,24 @@ class Lane:
         self.cost.observe(rows, cost)
         self.inline_rows = 0 if self.blocking else self.cost.largest(INLINE_SECONDS, most=self.max_rows)
 
-    def batch_for(self, job: Job) -> int:
-        """The rows of a batch that a job is likely to be part of where there is a queue: two such batches, the one that
-        runs and its own, take no longer than it allows (Nexus, SOSP 2019)."""
-        half = (job.deadline - job.arrived) / 2
-        return max(job.count, self.latency.largest(half, most=self.max_rows))
+    def batch_for(self, rows: int, allowed: float) -> int:
+        """The rows of a batch that such rows are likely to be part of where there is a queue: two such batches, the one
+        that runs and their own, take no longer than is allowed (Nexus, SOSP 2019)."""
+        return max(rows, self.latency.largest(allowed / 2, most=self.max_rows))
 
-    def fits(self, now: float, job: Job, reserve: float) -> bool:
-        """Whether a job that arrives now can be answered in time, behind what runs and waits.
+    def fits(self, now: float, rows: int, allowed: float, deadline: float) -> bool:
+        """Whether rows that arrive now, and may take so many seconds, can be answered in time.
 
-        Its own batch will be a full one by the time it begins. A batch that is overdue is expected to take as long
+        Their own batch will be a full one by the time it begins. A batch that is overdue is expected to take as long
         again as it is overdue.
         """
-        begin, rows = now, job.count
+        begin, most = now, rows
         if self.running:
             begin = self.until if self.until > now else now + (now - self.until)
         if self.running or self.waiting_rows:
-            rows = self.batch_for(job)
-            begin += (self.waiting_rows + job.count - 1) // rows * self.latency.expect(rows)
-        return begin + SAFETY * self.latency.expect(rows) <= job.deadline - reserve
+            most = self.batch_for(rows, allowed)
+            begin += (self.waiting_rows + rows - 1) // most * self.latency.expect(most)
+        return now + SAFETY * (begin + self.latency.expect(most) - now) <= deadline
 
     def push(self, job: Job) -> None:
         heapq.heappush(self._waiting, (job.ask.priority, job.deadline, next(_order), job))
@@ -124,7 +126,7 @@ class Lane:
                 continue
             if not batch:
                 slack = (job.deadline - now) / SAFETY
-                full = min(self.batch_for(job), self.waiting_rows + job.count)
+                full = min(self.batch_for(job.count, job.deadline - job.arrived), self.waiting_rows + job.count)
                 if self.latency.expect(max(job.count, full // 2)) > slack:
                     dropped.append(job)
                     continue

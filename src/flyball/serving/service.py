@@ -39,6 +39,8 @@ from flyball.serving.tensors import rows_of
 
 logger = logging.getLogger(__name__)
 
+TOGETHER = 64  # requests that were turned away are counted together
+
 
 class Worker:
     """Serves a plan, on the event loop that `run_on` names; until then, at once and on whoever asks.
@@ -116,6 +118,23 @@ class Worker:
         except Exception:
             logger.exception("a request was not taken", extra={"service": ask.service})
             self._refuse(ask, InternalError("a defect of the worker; its log has the details"))
+
+    def turn_away(self, service: Service, served: Served, timeout_us: int | None) -> FlyballError | None:
+        """Why a request for this version, with this deadline, is refused whatever it brings; None: read it.
+
+        Only where nothing below the version could answer either.
+        """
+        if not served.lane.running or len(service.plan.routes) > 1 or service.plan.older:
+            return None
+        if service.plan.default is not None and not served.takes_tensors:
+            return None
+        allowed = service.plan.deadline_us
+        if timeout_us is not None and timeout_us < allowed:
+            allowed = timeout_us
+        refused = self._dispatcher.turn_away(served.lane, served.ref, allowed / 1_000_000)
+        if refused is not None and served.lane.turned_away >= TOGETHER:
+            self._count_turned_away(service.name, served)
+        return refused
 
     def predict(
         self, service: str, rows: Sequence[Any], *, at: int | None = None, version: str | None = None
@@ -219,6 +238,13 @@ class Worker:
             )
         return at
 
+    def _count_turned_away(self, service: str, served: Served) -> None:
+        count, served.lane.turned_away = served.lane.turned_away, 0
+        if count:
+            self._observer.dropped(service, served.ref, "deadline_infeasible", count)
+            self._observer.failed(service, served.ref, "deadline_infeasible", count)
+            self._observer.answered(service, "deadline_infeasible", count)
+
     def _refuse(self, ask: Ask, error: FlyballError) -> None:
         self._observer.refused(error.code)
         ask.error = error
@@ -245,6 +271,7 @@ class Worker:
         """A batch was scored: what failed climbs down, all is logged, then answered."""
         served, service = jobs[0].served, jobs[0].service
         self._observer.batch(service.name, served.ref, jobs, result, began, took, expected)
+        self._count_turned_away(service.name, served)
         if result.errors:
             climb_down(result, jobs, self._features)
             codes = sorted({error.code for error in result.errors.values() if not isinstance(error, InvalidError)})
