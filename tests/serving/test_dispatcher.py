@@ -37,7 +37,7 @@ class Desk:
         self.batches: list[list[Job]] = []
         self.answers: dict[Job, Any] = {}
         self.answered_at: dict[Job, float] = {}
-        self.inside = 0
+        self.blocked = False  # an inline batch hung, and the loop with it
         self.desk = Dispatcher(
             self.loop,
             score=self._score,
@@ -81,6 +81,7 @@ class Desk:
 
     def _score(self, jobs: Sequence[Job]) -> Result:
         self.batches.append(list(jobs))
+        self.blocked |= self.hang > 0 and jobs[0] not in self.served.lane.running
         rows = sum(job.count for job in jobs)
         self.loop.now += self.base + rows * self.each + self.hang
         errors: dict[int, FlyballError] = {}
@@ -127,7 +128,8 @@ def test_each_job_is_answered_once_and_nothing_waits_past_its_deadline(data: st.
     for job in jobs:
         longest_inline = desk.base + desk.each * 64 + 0.03 + 20 * desk.each
         late = desk.answered_at[job] - job.deadline
-        assert late <= (0 if job.accepted else longest_inline) + 1e-9 or code(desk.answers[job]) == "answered"
+        allowed = longest_inline if desk.blocked or not job.accepted else 0.0
+        assert late <= allowed + 1e-9 or code(desk.answers[job]) == "answered"
     for batch in desk.batches:
         rows = sum(job.count for job in batch)
         assert rows <= desk.served.lane.max_rows or len(batch) == 1

@@ -106,7 +106,8 @@ class Lane:
     def take(self, now: float) -> tuple[list[Job], list[Job]]:
         """The next batch, and what is dropped because it cannot be answered in time any more.
 
-        By priority, then by deadline; as many rows as its first job's slack allows. A job whose slack would make the
+        By priority, then by deadline; as many rows as its first job's slack allows, and no more than were counted on
+        when jobs were taken. A job whose slack would make the
         batch less than half of what it could be is dropped: serving it would make more of those behind it late.
         """
         batch: list[Job] = []
@@ -126,11 +127,12 @@ class Lane:
                 continue
             if not batch:
                 slack = (job.deadline - now) / SAFETY
-                full = min(self.batch_for(job.count, job.deadline - job.arrived), self.waiting_rows + job.count)
+                usual = self.batch_for(job.count, job.deadline - job.arrived)
+                full = min(usual, self.waiting_rows + job.count)
                 if self.latency.expect(max(job.count, full // 2)) > slack:
                     dropped.append(job)
                     continue
-                most = max(job.count, self.latency.largest(slack, most=self.max_rows))
+                most = max(job.count, self.latency.largest(slack, most=usual))
             batch.append(job)
             rows += job.count
         return batch, dropped

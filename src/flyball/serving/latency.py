@@ -13,8 +13,10 @@ _SETTLE = 8  # batches after which the table is made again
 class Latency:
     """Learns the time of a batch by its rows: the 95th percentile of the last batches of each power of two.
 
-    A size that was not seen takes what the next larger one takes, for a part of a batch is not slower than the whole;
-    beyond the largest, time grows in proportion; between two sizes it lies on the line. One thread observes.
+    What a batch took is moved to its size's upper end by the slope between the smallest and the largest size that were
+    seen (in proportion, while there is one). A size that was not seen takes what the next larger one takes, for a part
+    of a batch is not slower than the whole; beyond the largest, time grows in proportion; between two sizes it lies on
+    the line. One thread observes.
 
     >>> latency = Latency()
     >>> for rows in (1, 64):
@@ -25,11 +27,14 @@ class Latency:
     128
     """
 
-    __slots__ = ("_fresh", "_seen", "_table", "known")
+    __slots__ = ("_changed", "_fresh", "_means", "_seen", "_table", "_tops", "known")
 
     def __init__(self) -> None:
-        self._seen: list[deque[float]] = [deque(maxlen=KEPT) for _ in range(SIZES)]
+        self._seen: list[deque[tuple[int, float]]] = [deque(maxlen=KEPT) for _ in range(SIZES)]
+        self._means: dict[int, tuple[float, float]] = {}  # of the sizes that were seen: rows and seconds
+        self._tops: dict[int, float] = {}  # and what their largest batch is expected to take
         self._table = [0.0] * SIZES
+        self._changed: set[int] = set()
         self._fresh = 0
         self.known = False
 
@@ -37,7 +42,8 @@ class Latency:
         """A batch of so many rows took so long."""
         size = min((rows - 1).bit_length(), SIZES - 1)
         seen = self._seen[size]
-        seen.append(seconds)
+        seen.append((rows, seconds))
+        self._changed.add(size)
         self.known = True
         self._fresh += 1
         if self._fresh >= _SETTLE or len(seen) <= _SETTLE:
@@ -69,15 +75,30 @@ class Latency:
 
     def _settle(self) -> None:
         self._fresh = 0
-        table: list[float] = [-1.0] * SIZES
-        for size, seen in enumerate(self._seen):
-            if seen:
-                ordered = sorted(seen)
-                table[size] = ordered[min(len(ordered) - 1, int(len(ordered) * QUANTILE))]
-        largest = max(size for size in range(SIZES) if table[size] >= 0)
+        for size in self._changed:
+            seen = self._seen[size]
+            n = len(seen)
+            self._means[size] = (sum(rows for rows, _ in seen) / n, sum(seconds for _, seconds in seen) / n)
+        slope = self._slope()
+        for size in self._changed:
+            top = 1 << size
+            ordered = sorted(seconds + slope * (top - rows) for rows, seconds in self._seen[size])
+            self._tops[size] = ordered[min(len(ordered) - 1, int(len(ordered) * QUANTILE))]
+        self._changed.clear()
+        table = [-1.0] * SIZES
+        for size, seconds in self._tops.items():
+            table[size] = seconds
+        largest = max(self._tops)
         for size in range(largest - 1, -1, -1):
             if table[size] < 0 or table[size] > table[size + 1]:
                 table[size] = table[size + 1]
         for size in range(largest + 1, SIZES):
             table[size] = table[size - 1] * 2
         self._table = table
+
+    def _slope(self) -> float:
+        """Seconds a row, between the smallest and the largest size."""
+        few, many = self._means[min(self._means)], self._means[max(self._means)]
+        if many[0] <= few[0]:
+            return many[1] / many[0]
+        return max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
