@@ -66,6 +66,7 @@ from flyball.serving.ports import FeatureBatch, Observer, RecordLog
 from flyball.serving.privacy import pii_key
 from flyball.serving.scaling import ScalingConfig
 from flyball.serving.service import Worker
+from flyball.serving.threads import answer_quickly
 from flyball.serving.zygote import Zygote
 from flyball.storage.following import FollowingStore
 from flyball.storage.online import MemoryStore
@@ -286,6 +287,7 @@ def prepare_model(path: Path, state: Path) -> standalone.Standalone:
 
 async def serve(settings: WorkerSettings, slot: int, listener: socket.socket, parent: int, board: Board) -> None:
     """One worker, until SIGTERM or until the zygote is gone (`parent`, a pipe's end, closes)."""
+    answer_quickly()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.set_threshold(*GC_THRESHOLDS)
     process = f"worker-{slot}"
