@@ -16,6 +16,7 @@ import uvloop
 from flyball.http.inference import InferenceApp
 from flyball.http.messages import Exchange, Request, Response
 from flyball.http.metrics import InferenceMetrics
+from flyball.http.outlet import Outlet
 from flyball.http.server import start
 from flyball.serving.plan import plan_digest
 from tests.conformance.serving import TOKEN, plan_of_references, run_kit
@@ -47,14 +48,15 @@ def spoilt(root: Path, spoil: Spoil) -> Iterator[str]:
     plan = plan_of_references(root / "versions")
     bench.worker.load_plan({**plan, "digest": plan_digest(plan)})
     loop = uvloop.new_event_loop()
-    app = InferenceApp(bench.worker, InferenceMetrics(), loop)
+    outlet = Outlet(loop)
+    app = InferenceApp(bench.worker, InferenceMetrics(), outlet)
 
     def answer(request: Request, respond: Exchange) -> None:
         app(request, Spoilt(request, respond, spoil))
 
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = asyncio.run_coroutine_threadsafe(start(answer), loop).result(10)
+    server = asyncio.run_coroutine_threadsafe(start(answer, outlet=outlet), loop).result(10)
     try:
         yield f"http://127.0.0.1:{server.port}"
     finally:

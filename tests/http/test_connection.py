@@ -20,13 +20,13 @@ class Loop:
     """Time stands still, and what is to be done soon is done when asked."""
 
     def __init__(self) -> None:
-        self.soon: list[Callable[[], None]] = []
+        self.soon: list[Callable[[], object]] = []
 
     def time(self) -> float:
         return 0.0
 
-    def call_soon(self, call: Callable[[], None]) -> None:
-        self.soon.append(call)
+    def call_soon(self, call: Callable[..., object], *args: object) -> None:
+        self.soon.append(lambda: call(*args))
 
     def call_later(self, delay: float, call: Callable[[], None]) -> None: ...
 

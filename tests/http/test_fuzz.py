@@ -18,6 +18,7 @@ from flyball.http.access import token_digest
 from flyball.http.connection import Connection, Limits
 from flyball.http.inference import InferenceApp
 from flyball.http.metrics import InferenceMetrics
+from flyball.http.outlet import Outlet
 from flyball.http.server import Server
 from flyball.serving.plan import plan_digest
 from tests.http.test_connection import Loop, Transport
@@ -63,7 +64,8 @@ class Desk:
         self.bench.worker.load_plan({"epoch": 1, "digest": plan_digest(body), **body})
         self.loop = Loop()
         loop = cast(asyncio.AbstractEventLoop, self.loop)
-        self.server = Server(InferenceApp(self.bench.worker, InferenceMetrics(), loop), Limits(), loop)
+        outlet = Outlet(loop)
+        self.server = Server(InferenceApp(self.bench.worker, InferenceMetrics(), outlet), Limits(), loop, outlet)
         self.bench.worker._dispatcher._threads = False  # a loop that stands still does not hear of threads
 
     def ask(self, path: str, body: bytes, length: str | None) -> list[tuple[int, bytes]]:

@@ -17,6 +17,7 @@ import uvloop
 from flyball.http.access import token_digest
 from flyball.http.inference import InferenceApp
 from flyball.http.metrics import InferenceMetrics
+from flyball.http.outlet import Outlet
 from flyball.http.routes import routes_of
 from flyball.http.server import Server, start
 from flyball.serving import trees
@@ -46,8 +47,9 @@ class Running:
     async def _start(self) -> Server:
         worker = self.bench.worker
         worker._observer = Counting(self.metrics.counters)
-        self.app = InferenceApp(worker, self.metrics, asyncio.get_running_loop(), ready=lambda: self.not_ready)
-        return await start(self.app)
+        outlet = Outlet(asyncio.get_running_loop())
+        self.app = InferenceApp(worker, self.metrics, outlet, ready=lambda: self.not_ready)
+        return await start(self.app, outlet=outlet)
 
     def close(self) -> None:
         self.client.close()

@@ -179,7 +179,7 @@ def test_ctrl_c_reaches_workers_through_the_zygote_alone(tmp_path: Path) -> None
     with pool(tmp_path, 2) as process:
         load = Load(process, 2)
         try:
-            eventually(lambda: load.seen["200"] > 20)
+            eventually(lambda: load.seen["200"] > 20 and len(process.acknowledged()) == 2)
             pids = {ack["pid"] for ack in process.acknowledged().values()}
             for _ in range(2):  # as a terminal does, which would be a second signal to each
                 for pid in pids:

@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
             elif len(self.queue) > server.limits.pipeline:
                 self._pause()
         finally:
-            server.outlet.flush()
+            server.outlet.release()
 
     def _frame(self, data: bytes) -> None:
         """Cut requests with known heads out of what came; from the first other one on, it is the stream parser's."""

@@ -15,9 +15,9 @@ from flyball.http.handling import Handler, Known, decode, defect, read_headers, 
 from flyball.http.messages import Exchange, Request, Response, error_response, json_response
 from flyball.http.metrics import CONTENT_TYPE, InferenceMetrics
 from flyball.http.oip import OpenInference
+from flyball.http.outlet import Outlet
 from flyball.kernel.errors import FlyballError, InvalidError, UnavailableError
 from flyball.kernel.times import parse_time
-from flyball.serving.ports import Loop
 from flyball.serving.replies import outcomes, reply_data
 from flyball.serving.request import Ask
 from flyball.serving.service import Worker
@@ -30,7 +30,7 @@ class InferenceApp:
 
     Args:
         worker: its core, which answers on `loop` from now on; its plan holds the tokens.
-        loop: the event loop that calls it.
+        loop: the event loop that calls it, where its replies leave.
         ready: why the worker is not ready; empty where it is.
         hosts: names that the `Host` header may have.
     """
@@ -39,7 +39,7 @@ class InferenceApp:
         self,
         worker: Worker,
         metrics: InferenceMetrics,
-        loop: Loop,
+        loop: Outlet,
         *,
         ready: Callable[[], str] = lambda: "",
         hosts: Iterable[str] = LOOPBACK_HOSTS,
@@ -48,7 +48,7 @@ class InferenceApp:
         self._metrics = metrics
         self._ready = ready
         self._hosts = frozenset(hosts)
-        worker.run_on(loop)
+        worker.run_on(loop, flush=loop.flush)
         self._handlers: dict[str, Handler] = {
             "healthz": self._healthz,
             "readyz": self._readyz,

@@ -28,8 +28,13 @@ class Outlet:
             self._loop.call_soon(self.flush)
         self._dirty.append(connection)
 
-    def flush(self) -> None:
+    def release(self) -> None:
+        """A callback that held its replies back has ended."""
         self.held = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what was given so far."""
         if self._dirty:
             dirty, self._dirty = self._dirty, []
             for connection in dirty:
@@ -49,4 +54,4 @@ class Outlet:
         try:
             callback(*args)
         finally:
-            self.flush()
+            self.release()

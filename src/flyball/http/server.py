@@ -161,8 +161,10 @@ class Server:
         self._sweeper = self._loop.call_later(pause, self.sweep)
 
 
-async def start(app: App, *, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None) -> Server:
+async def start(
+    app: App, *, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None, outlet: Outlet | None = None
+) -> Server:
     """Listen on `host:port` (0: any free port; see `.port`); raises ConflictError `port_in_use` where it is taken."""
-    server = Server(app, limits or Limits(), asyncio.get_running_loop())
+    server = Server(app, limits or Limits(), asyncio.get_running_loop(), outlet)
     await server.listen(host, port)
     return server

@@ -195,13 +195,12 @@ class Dispatcher:
     def _done(
         self, lane: Lane, jobs: Sequence[Job], result: Result, rows: int, began: float, took: float, cost: float
     ) -> None:
-        expected = lane.latency.expect(rows)
-        lane.learn(rows, took, cost)
         if result.failed_by_version():
             lane.breaker.failed(self._monotonic())
         elif lane.breaker.troubled:
             lane.breaker.succeeded()
-        self._finish(jobs, result, began, took, expected)
+        self._finish(jobs, result, began, took, lane.latency.expect(rows))
+        lane.learn(rows, took, cost)  # after the answers: nobody waits for it
 
     def _arm(self, lane: Lane) -> None:
         """Wake before the earliest deadline of what waits or runs."""

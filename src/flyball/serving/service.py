@@ -79,10 +79,16 @@ class Worker:
         self._loading = threading.Lock()
         self._state = State()
         self._now = Now()
+        self._flush: Callable[[], None] = lambda: None
         self._dispatcher = self._make_dispatcher(self._now, threads=False)
 
-    def run_on(self, loop: Loop) -> None:
-        """Answer on this event loop from now on: slow versions get threads of their own, and deadlines their timers."""
+    def run_on(self, loop: Loop, *, flush: Callable[[], None] = lambda: None) -> None:
+        """Answer on this event loop from now on: slow versions get threads of their own, and deadlines their timers.
+
+        Args:
+            flush: sends the answers that were given; called when those of a batch are.
+        """
+        self._flush = flush
         self._dispatcher = self._make_dispatcher(loop, threads=True)
 
     @property
@@ -270,8 +276,6 @@ class Worker:
     def _finish(self, jobs: Sequence[Job], result: Result, began: float, took: float, expected: float) -> None:
         """A batch was scored: what failed climbs down, all is logged, then answered."""
         served, service = jobs[0].served, jobs[0].service
-        self._observer.batch(service.name, served.ref, jobs, result, began, took, expected)
-        self._count_turned_away(service.name, served)
         if result.errors:
             climb_down(result, jobs, self._features)
             codes = sorted({error.code for error in result.errors.values() if not isinstance(error, InvalidError)})
@@ -279,6 +283,8 @@ class Worker:
                 extra = {"service": service.name, "version": served.ref, "rows": len(result.errors), "codes": codes}
                 logger.warning("rows were not scored", extra=extra)
         self._conclude(jobs, result)
+        self._observer.batch(service.name, served.ref, jobs, result, began, took, expected)
+        self._count_turned_away(service.name, served)
 
     def _conclude(self, jobs: Sequence[Job], result: Result) -> None:
         """Log the rows of jobs that nobody answered yet, then answer them."""
@@ -294,10 +300,10 @@ class Worker:
             if failed is not None:
                 for row in rows:
                     result.answers[row], result.errors[row] = None, failed
-        self._observer.concluded(live, result, now)
         for job in live:
             job.result, job.done = result, True
         self._answered(live)
+        self._observer.concluded(live, result, now)
 
     def _answered(self, jobs: Sequence[Job]) -> None:
         """Answer the requests whose last jobs these were."""
@@ -318,6 +324,7 @@ class Worker:
                 ask.conclude()
             except Exception:
                 logger.exception("an answer could not be given", extra={"service": ask.service})
+        self._flush()  # what is counted from here on is counted while the replies are on their way
         if fine:
             self._observer.answered(jobs[0].service.name, "answered", fine)
 
