@@ -43,8 +43,6 @@ def block_of(
     first = owners[0]
     served = first.served
     whole = len(rows) == len(result)
-    errors = {at: error_data(result.errors[row]) for at, row in enumerate(rows) if row in result.errors}
-    rungs = {at: _rung(result, row) for at, row in enumerate(rows) if row in result.rungs or row in result.errors}
     block: Block = {
         BLOCK: VERSION,
         "n": len(rows),
@@ -57,20 +55,21 @@ def block_of(
         "output": result.answers if whole else [result.answers[row] for row in rows],
         "feature_state": result.states if isinstance(result.states, str) else [result.states[row] for row in rows],
     }
-    if all(job.route is first.route for job in owners):
+    if len(owners) == 1 or all(job.route is first.route for job in owners):
         block["arm"], block["propensity"] = first.route.arm, propensity(first.route)
     else:
         block["arm"] = [job.route.arm for job in owners]
         block["propensity"] = [propensity(job.route) for job in owners]
-    same = all(job.at == first.at for job in owners)
-    block["at"] = first.at if same else [job.at for job in owners]
+    moments = [job.at for job in owners]
+    block["at"] = first.at if moments.count(first.at) == len(moments) else moments
     if first.service.plan.key:
         keys = [None if job.keys is None else job.keys[row - job.start] for row, job in zip(rows, owners, strict=True)]
         block["key"] = [None if key is None else served.privacy.hide(key, pii_key) for key in keys]
-    if errors:
-        block["error"] = errors
-    if rungs:
-        block["rung"] = rungs
+    if result.errors:
+        block["error"] = {at: error_data(result.errors[row]) for at, row in enumerate(rows) if row in result.errors}
+    if result.errors or result.rungs:
+        kept = [at for at, row in enumerate(rows) if row in result.rungs or row in result.errors]
+        block["rung"] = {at: _rung(result, rows[at]) for at in kept}
     if result.by:
         block["by"] = {at: result.by[row].ref for at, row in enumerate(rows) if row in result.by}
     if first.tensors is not None:

@@ -70,6 +70,8 @@ def infer_together(runtime: Runtime, requests: Sequence[Tensors], *, batchable: 
         for i, tensors in enumerate(requests):
             found[i] = _alone(runtime, tensors)
         return found
+    if len(requests) == 1:
+        return _joined(runtime, requests, [0], found) or found
     groups: dict[tuple[object, ...], list[int]] = {}
     for i, tensors in enumerate(requests):
         kind = tuple([(name, array.shape[1:], array.dtype) for name, array in tensors.items()])
