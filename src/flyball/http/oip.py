@@ -127,8 +127,8 @@ class OpenInference:
     def _infer(self, request: Request, known: Known, respond: Exchange) -> None:
         target = known.target
         if target is None:
+            read_headers(known, request.headers)  # first: a head that is refused is refused each time
             target = known.target = self._target(request, known.matched)
-            read_headers(known, request.headers)
         if target.may_turn_away and b'"priority"' not in request.body:
             refused = self._worker.turn_away(target.service, target.described, known.timeout_us)
             if refused is not None:
