@@ -319,6 +319,7 @@ async def serve(settings: WorkerSettings, slot: int, listener: socket.socket, pa
         epoch = worker.state.plan.epoch
         if epoch != page.epoch:
             page.epoch = epoch
+            server.heads.clear()
             metrics.keep(served_pairs(worker))
             page.ready(time.monotonic_ns())
 

@@ -146,6 +146,14 @@ def test_a_head_that_is_not_plain_is_left_to_the_stream_parser(piece: bytes) -> 
     assert heads.find(piece[: piece.index(b"\r\n\r\n") + 4]) is None
 
 
+def test_heads_that_are_forgotten_are_parsed_again() -> None:
+    heads = Heads(header_bytes=300, body_bytes=40)
+    block = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+    before = heads.find(block)
+    heads.clear()
+    assert heads.find(block) is not before
+
+
 def test_the_oldest_head_goes_where_a_new_one_comes() -> None:
     heads = Heads(header_bytes=300, body_bytes=40, entries=2)
     blocks = [b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % i for i in range(3)]

@@ -301,3 +301,15 @@ def test_a_version_that_is_asked_too_much_goes_on_at_its_full_rate(
     assert all(desk.answered_at[job] <= job.deadline for job in answered)
     late = [job for job in jobs if code(desk.answer(job)) == "deadline_passed"]
     assert len(late) <= 0.02 * len(jobs)
+
+
+def test_a_version_that_is_served_no_longer_gives_its_thread_up_when_it_owes_nothing() -> None:
+    desk = Desk(max_rows=4)
+    desk.learn(up_to=4)
+    jobs = [desk.add() for _ in range(6)]
+    desk.loop.run(desk.loop.now)
+    desk.desk.retire(desk.served.lane)
+    assert desk.served.lane.thread is not None
+    desk.loop.run()
+    assert desk.served.lane.thread is None
+    assert [desk.answer(job) for job in jobs] == ["answered"] * 6

@@ -50,6 +50,10 @@ class Heads:
         self._entries = entries
         self._known: dict[bytes, Head] = {}
 
+    def clear(self) -> None:
+        """Forget all heads, and what the application knows of them: it may hold on to what is served no longer."""
+        self._known.clear()
+
     def find(self, block: bytes) -> Head | None:
         """The head of a block that ends with an empty line; None where the stream parser must look at it."""
         head = self._known.get(block)

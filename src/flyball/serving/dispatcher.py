@@ -142,6 +142,15 @@ class Dispatcher:
             self._start(lane)
         if lane.expiring:
             self._arm(lane)
+        if lane.retired:
+            self.retire(lane)
+
+    def retire(self, lane: Lane) -> None:
+        """End a lane's thread once it owes nothing: no plan serves its version any more."""
+        lane.retired = True
+        if lane.idle and lane.thread is not None:
+            lane.thread.stop()
+            lane.thread = None
 
     def _inline(self, lane: Lane) -> None:
         """Score this tick's jobs here: together, or, where they are many, a part now and the others a turn later."""

@@ -34,6 +34,7 @@ class Lane:
         inline_rows: the most rows that may be scored on the event loop at once; 0 where none may.
         inline: whether its last batch ran on the event loop.
         running: the batch on its thread, and until when it is expected to run.
+        retired: no plan serves its version any more; what it was given is still answered.
     """
 
     max_rows: int = 1024
@@ -47,6 +48,7 @@ class Lane:
     arrived: list[Job] = field(default_factory=list)  # in this tick, for the event loop
     running: list[Job] = field(default_factory=list)
     until: float = 0.0
+    retired: bool = False
     thread: Runner | None = None
     timer: Timer | None = None
     timer_at: float = 0.0
@@ -59,7 +61,8 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        return not (self.arrived or self.running or self._waiting)
+        """Whether it owes nothing."""
+        return not (self.arrived or self.running or self.waiting_rows)
 
     def learn(self, rows: int, seconds: float, cost: float) -> None:
         """A batch took so many seconds, and cost the thread that ran it so many.
@@ -107,8 +110,8 @@ class Lane:
         """The next batch, and what is dropped because it cannot be answered in time any more.
 
         By priority, then by deadline; as many rows as its first job's slack allows, and no more than were counted on
-        when jobs were taken. A job whose slack would make the
-        batch less than half of what it could be is dropped: serving it would make more of those behind it late.
+        when jobs were taken. A job whose slack would make the batch less than half of what it could be is dropped:
+        serving it would make more of those behind it late.
         """
         batch: list[Job] = []
         dropped: list[Job] = []

@@ -6,6 +6,7 @@ one turn of the event loop are answered together, whatever requests they came wi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -79,6 +80,7 @@ class Worker:
         self._loading = threading.Lock()
         self._state = State()
         self._now = Now()
+        self._loop: Loop = self._now
         self._flush: Callable[[], None] = lambda: None
         self._dispatcher = self._make_dispatcher(self._now, threads=False)
 
@@ -88,7 +90,7 @@ class Worker:
         Args:
             flush: sends the answers that were given; called when those of a batch are.
         """
-        self._flush = flush
+        self._flush, self._loop = flush, loop
         self._dispatcher = self._make_dispatcher(loop, threads=True)
 
     @property
@@ -111,9 +113,19 @@ class Worker:
                 for digest in {route.digest for service in decoded.services.values() for route in service.routes}:
                     if digest not in self._state.loaded:
                         self._reader.check(loaded.loaded[digest].manifest)
-            self._state = loaded
+            before, self._state = self._state, loaded
+            self._retire(before, loaded)
             if decoded.segments > served.segments:
                 self._log.begin_segment()
+
+    def _retire(self, before: State, after: State) -> None:
+        """Have the event loop end the threads of versions that are served no longer."""
+        kept = {id(served) for service in after.services.values() for served in service.versions.values()}
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            for service in before.services.values():
+                for served in service.versions.values():
+                    if id(served) not in kept:
+                        self._loop.call_soon_threadsafe(self._dispatcher.retire, served.lane)
 
     def submit(self, ask: Ask) -> None:
         """Take a request; its `answer` is called when it has one, which may be before this returns. Never raises."""

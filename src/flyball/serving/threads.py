@@ -60,3 +60,4 @@ class LaneThread:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + NICE)
         while (work := self._work.get()) is not None:
             work()
+            del work  # it holds its batch, and so its version, which may be served no longer
