@@ -11,7 +11,7 @@ import msgspec
 
 from flyball.http.access import Matched
 from flyball.http.messages import Exchange, Request, Response, error_response
-from flyball.kernel.errors import InternalError, InvalidError
+from flyball.kernel.errors import InternalError, InvalidError, UnavailableError
 from flyball.serving.request import Ask
 from flyball.serving.state import State
 
@@ -53,6 +53,12 @@ def decode(body: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidError("the body must be a JSON object", code="bad_request")
     return data
+
+
+def check_ready(why_not: str) -> None:
+    """Raises `not_ready` where there is a reason why a worker is not."""
+    if why_not:
+        raise UnavailableError(f"the worker is not ready: {why_not}", code="not_ready")
 
 
 def defect(path: str) -> Response:

@@ -11,12 +11,12 @@ from typing import Any
 
 from flyball.http import openapi
 from flyball.http.access import LOOPBACK_HOSTS, authorize
-from flyball.http.handling import Handler, Known, decode, defect, read_headers, take_headers
+from flyball.http.handling import Handler, Known, check_ready, decode, defect, read_headers, take_headers
 from flyball.http.messages import Exchange, Request, Response, error_response, json_response
 from flyball.http.metrics import CONTENT_TYPE, InferenceMetrics
 from flyball.http.oip import OpenInference
 from flyball.http.outlet import Outlet
-from flyball.kernel.errors import FlyballError, InvalidError, UnavailableError
+from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.kernel.times import parse_time
 from flyball.serving.replies import outcomes, reply_data
 from flyball.serving.request import Ask
@@ -76,9 +76,7 @@ class InferenceApp:
         respond(json_response({"status": "ok"}))
 
     def _readyz(self, request: Request, known: Known, respond: Exchange) -> None:
-        why = self._ready()
-        if why:
-            raise UnavailableError(f"the worker is not ready: {why}", code="not_ready")
+        check_ready(self._ready())
         respond(json_response({"ready": True, "epoch": self._worker.state.plan.epoch}))
 
     def _render(self, request: Request, known: Known, respond: Exchange) -> None:

@@ -5,14 +5,13 @@ https://github.com/open-inference/open-inference-protocol
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from flyball.http.access import Matched
-from flyball.http.handling import Handler, Known, decode, defect, read_headers, take_headers
+from flyball.http.handling import Handler, Known, check_ready, decode, defect, read_headers, take_headers
 from flyball.http.messages import Exchange, Request, Response, error_response, json_response
 from flyball.http.metrics import InferenceMetrics
-from flyball.kernel.errors import FlyballError, InvalidError, UnavailableError
+from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.serving.inferred import reply_to
 from flyball.serving.oip_documents import index_document, model_document, models_document, server_document
 from flyball.serving.oip_reply import ReplyForm
@@ -21,8 +20,6 @@ from flyball.serving.oip_statistics import statistics_document
 from flyball.serving.request import Ask
 from flyball.serving.service import Worker
 from flyball.serving.state import Served, Service
-
-logger = logging.getLogger(__name__)
 
 HEADER_LENGTH = "inference-header-content-length"
 
@@ -58,8 +55,7 @@ class OpenInference:
     """The protocol's handlers, by the names of their routes.
 
     Args:
-        check_ready: raises where the worker is not ready.
-        why_not_ready: why that is; empty where it is.
+        why_not_ready: why the worker is not ready; empty where it is.
     """
 
     def __init__(self, worker: Worker, metrics: InferenceMetrics, *, why_not_ready: Callable[[], str]) -> None:
@@ -83,16 +79,11 @@ class OpenInference:
             "oip_infer_version": self._infer,
         }
 
-    def _check_ready(self) -> None:
-        why = self._why_not_ready()
-        if why:
-            raise UnavailableError(f"the worker is not ready: {why}", code="not_ready")
-
     def _live(self, request: Request, known: Known, respond: Exchange) -> None:
         respond(json_response({"live": True}))
 
     def _ready(self, request: Request, known: Known, respond: Exchange) -> None:
-        self._check_ready()
+        check_ready(self._why_not_ready())
         respond(json_response({"ready": True}))
 
     def _server(self, request: Request, known: Known, respond: Exchange) -> None:
@@ -107,7 +98,7 @@ class OpenInference:
         respond(json_response(model_document(service, params.get("version"))))
 
     def _model_ready(self, request: Request, known: Known, respond: Exchange) -> None:
-        self._check_ready()
+        check_ready(self._why_not_ready())
         service = self._worker.state.service(known.matched.params["model"])
         service.of(known.matched.params.get("version"))
         respond(json_response({"name": service.name, "ready": True}))

@@ -22,14 +22,21 @@ class RowCheck:
         self._keep = frozenset(keep)
         self._ignore = frozenset(ignore)
 
-    def __call__(self, row: Mapping[str, Any]) -> Row:
-        """Raises what `check_row` raises."""
+    def __call__(self, row: Any) -> Row:
+        """Raises what `check_row` raises, and `bad_rows` for what is no object."""
+        check_object(row)
         if type(row) is dict and row.keys() == self._names and _PLAIN.issuperset(map(type, row.values())):
             return row
         return check_row(self._columns, row, keep=self._keep, ignore=self._ignore)
 
 
 _PLAIN = frozenset((str, int, float, bool))
+
+
+def check_object(row: Any) -> None:
+    """Raises `bad_rows` for a row that is none."""
+    if not isinstance(row, Mapping):
+        raise InvalidError("a row must be an object of fields and values", code="bad_rows")
 
 
 def check_row(

@@ -22,10 +22,9 @@ def older_version(service: Service, served: Served) -> Served | None:
     return None
 
 
-def has_rungs(job: Job) -> bool:
-    """Whether anything below its version could answer a job."""
-    plan = job.service.plan
-    return bool(plan.older) or (plan.default is not None and job.tensors is None)
+def has_rungs(service: Service, *, tensors: bool) -> bool:
+    """Whether anything below its version could answer a request; a default is none to a request with tensors."""
+    return bool(service.plan.older) or (service.plan.default is not None and not tensors)
 
 
 def climb_down(result: Result, jobs: Sequence[Job], features: GuardedFeatures) -> None:
@@ -54,11 +53,9 @@ def without_model(job: Job, error: FlyballError, features: GuardedFeatures) -> R
     count = len(job.ids)
     job.start = 0
     result = Result([None] * count, [None] * count, outputs=[None] * count if job.tensors is not None else [])
-    if job.tensors is None and not job.served.manifest.takes_tensors:
+    if job.tensors is None and not job.served.takes_tensors:
         for row, given in enumerate(job.given):
             try:
-                if not isinstance(given, dict):
-                    raise InvalidError("a row must be an object of fields and values", code="bad_rows")
                 result.fields[row] = job.served.check(given)
             except InvalidError as wrong:
                 result.errors[row] = wrong

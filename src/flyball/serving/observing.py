@@ -24,17 +24,8 @@ class Counting:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
 
-    def batch(
-        self,
-        service: str,
-        version: str,
-        jobs: Sequence[Job],
-        result: Result,
-        began: float,
-        took: float,
-        expected: float,
-    ) -> None:
-        counters = self._counters.version(service, version)
+    def batch(self, jobs: Sequence[Job], result: Result, began: float, took: float, expected: float) -> None:
+        counters = self._counters.version(jobs[0].service.name, jobs[0].served.ref)
         rows = len(result) - result.hits - result.coalesced
         if result.errors:
             rows -= sum(isinstance(error, InvalidError) for error in result.errors.values())

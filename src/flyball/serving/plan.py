@@ -48,6 +48,10 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     cache: bool = False
     older: tuple[str, ...] = ()
 
+    def allowed(self, timeout_us: int | None) -> float:
+        """Seconds that a request may take: its own timeout can only shorten the service's deadline."""
+        return (self.deadline_us if timeout_us is None else min(timeout_us, self.deadline_us)) / 1_000_000
+
 
 class VersionPlan(msgspec.Struct, frozen=True, kw_only=True):
     digest: str

@@ -124,16 +124,7 @@ class RecordLog(Protocol):
 class Observer(Protocol):
     """Counts what a worker does. Called on the event loop alone; never raises. Times are seconds."""
 
-    def batch(
-        self,
-        service: str,
-        version: str,
-        jobs: Sequence[Job],
-        result: Result,
-        began: float,
-        took: float,
-        expected: float,
-    ) -> None:
+    def batch(self, jobs: Sequence[Job], result: Result, began: float, took: float, expected: float) -> None:
         """A batch was scored in `took` seconds; `expected` was learned from those before, 0.0 where nothing was."""
         ...
 
@@ -161,16 +152,7 @@ class Observer(Protocol):
 class NoObserver:
     """Counts nothing."""
 
-    def batch(
-        self,
-        service: str,
-        version: str,
-        jobs: Sequence[Job],
-        result: Result,
-        began: float,
-        took: float,
-        expected: float,
-    ) -> None: ...
+    def batch(self, jobs: Sequence[Job], result: Result, began: float, took: float, expected: float) -> None: ...
 
     def concluded(self, jobs: Sequence[Job], result: Result, now: float) -> None: ...
 

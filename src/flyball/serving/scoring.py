@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.serving.batcher import model_error, score_rows
 from flyball.serving.cache import Cache, digest_of
 from flyball.serving.guard import GuardedFeatures
+from flyball.serving.inputs import check_object
 from flyball.serving.outputs import answers
 from flyball.serving.ports import FeatureBatch, FeatureState, Matrix, Runtime, Tensors
 from flyball.serving.replies import Reply, no_features
@@ -98,8 +99,6 @@ def _rows(jobs: Sequence[Job], service: Service, served: Served, features: Guard
     for job in jobs:
         for given in job.given:
             try:
-                if not isinstance(given, Mapping):
-                    raise InvalidError("a row must be an object of fields and values", code="bad_rows")
                 row = served.check(given)
                 fields.append(row)
                 rows.append(row)
@@ -223,8 +222,7 @@ def _tensor_rows(jobs: Sequence[Job], served: Served) -> Result:
     good: list[int] = []
     for given in (given for job in jobs for given in job.given):
         try:
-            if not isinstance(given, Mapping):
-                raise InvalidError("a row must be an object of fields and values", code="bad_rows")
+            check_object(given)
             result.fields.append(own_fields(specs, given))
             good.append(len(result.fields) - 1)
         except InvalidError as error:

@@ -142,14 +142,9 @@ class Worker:
 
         Only where nothing below the version could answer either.
         """
-        if not served.lane.running or len(service.plan.routes) > 1 or service.plan.older:
+        if not served.lane.running or len(service.plan.routes) > 1 or has_rungs(service, tensors=served.takes_tensors):
             return None
-        if service.plan.default is not None and not served.takes_tensors:
-            return None
-        allowed = service.plan.deadline_us
-        if timeout_us is not None and timeout_us < allowed:
-            allowed = timeout_us
-        refused = self._dispatcher.turn_away(served.lane, served.ref, allowed / 1_000_000)
+        refused = self._dispatcher.turn_away(served.lane, served.ref, service.plan.allowed(timeout_us))
         if refused is not None and served.lane.turned_away >= TOGETHER:
             self._count_turned_away(service.name, served)
         return refused
@@ -234,10 +229,7 @@ class Worker:
         service = ask.on or state.service(ask.service)
         now = self._monotonic()
         arrived = now if ask.arrived is None else ask.arrived
-        allowed = service.plan.deadline_us
-        if ask.timeout_us is not None and ask.timeout_us < allowed:
-            allowed = ask.timeout_us
-        deadline = arrived + allowed / 1_000_000
+        deadline = arrived + service.plan.allowed(ask.timeout_us)
         at = self._clock.now() if ask.at is None else self._past(ask.at)
         jobs = jobs_of(ask, service, self._ids, at=at, arrived=arrived, deadline=deadline)
         ask.jobs, ask.pending = jobs, len(jobs)
@@ -275,7 +267,9 @@ class Worker:
             self._observer.dropped(job.service.name, job.route.version, "client_left", job.count)
             return
         self._observer.dropped(job.service.name, job.route.version, error.code, job.count)
-        result = without_model(job, error, self._features) if job.accepted or has_rungs(job) else None
+        result = None
+        if job.accepted or has_rungs(job.service, tensors=job.tensors is not None):
+            result = without_model(job, error, self._features)
         if result is None or not result.rungs:
             job.error = error
         if result is not None and (result.rungs or job.accepted):
@@ -295,7 +289,7 @@ class Worker:
                 extra = {"service": service.name, "version": served.ref, "rows": len(result.errors), "codes": codes}
                 logger.warning("rows were not scored", extra=extra)
         self._conclude(jobs, result)
-        self._observer.batch(service.name, served.ref, jobs, result, began, took, expected)
+        self._observer.batch(jobs, result, began, took, expected)
         self._count_turned_away(service.name, served)
 
     def _conclude(self, jobs: Sequence[Job], result: Result) -> None:

@@ -65,8 +65,8 @@ class Service:
 
     def find(self, number: str) -> Served:
         """The version of a number or reference, such as `7` or `tip/7`."""
-        for ref, served in self.versions.items():
-            if number in (ref, ref.rpartition("/")[2]):
+        for served in self.versions.values():
+            if number in (served.ref, served.number):
                 return served
         raise NotFoundError(
             f"service {self.name!r} has no version {number!r} loaded: {did_you_mean(number, self.versions)}",
