@@ -11,7 +11,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -110,6 +111,26 @@ def in_turns(works: Sequence[Work], *, times: int) -> list[dict[str, Any]]:
         {key: median(one[key] for one in found) if _is_number(value) else value for key, value in found[0].items()}
         for found in results
     ]
+
+
+def run_parts(
+    parts: Mapping[str, Callable[[int], Sequence[Bar]]],
+    *,
+    only: Sequence[str],
+    times: int,
+    before: Callable[[], None] = lambda: None,
+) -> Iterator[Bar]:
+    """Run all parts of a benchmark, or those named in `only`, once `before` was done; gives their bars as they come."""
+    unknown = [name for name in only if name not in parts]
+    if unknown:
+        raise SystemExit(f"there is no part {unknown[0]!r}; there are {', '.join(parts)}")
+    before()
+    for name, part in parts.items():
+        if not only or name in only:
+            say(f"\n{name}: {part.__doc__}")
+            began = time.monotonic()
+            yield from part(times)
+            say(f"{name} took {time.monotonic() - began:.0f} s")
 
 
 def conditions() -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from benchmarks.features.data import dirty_path, events_path, rows_path
-from benchmarks.harness import Bar, Work, in_turns, run, say
+from benchmarks.harness import Bar, Work, in_turns, run, run_parts
 
 EVENTS, ROWS = 5_000_000, 500_000
 MANY = 50_000_000
@@ -26,15 +25,7 @@ def measure(*, only: Sequence[str], times: int) -> Iterator[Bar]:
         "hot": hot,
         "compaction": compaction,
     }
-    unknown = [name for name in only if name not in parts]
-    if unknown:
-        raise SystemExit(f"there is no part {unknown[0]!r}; there are {', '.join(parts)}")
-    for name, part in parts.items():
-        if not only or name in only:
-            say(f"\n{name}: {part.__doc__}")
-            began = time.monotonic()
-            yield from part(times)
-            say(f"{name} took {time.monotonic() - began:.0f} s")
+    yield from run_parts(parts, only=only, times=times)
 
 
 def _ours(name: str, script: str, *arguments: object) -> Work:

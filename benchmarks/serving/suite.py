@@ -6,12 +6,11 @@ and every prediction in the log. `benchmarks/serving/peers` says how each peer i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from benchmarks.harness import Bar, Work, in_turns, say
+from benchmarks.harness import Bar, Work, in_turns, run_parts, say
 from benchmarks.serving.data import bodies_path
 from benchmarks.serving.overload import FACTORS
 from benchmarks.serving.states import TENSORS_ON
@@ -41,18 +40,14 @@ def measure(*, only: Sequence[str], times: int) -> Iterator[Bar]:
         "memory": memory,
         "start": start,
     }
-    unknown = [name for name in only if name not in parts]
-    if unknown:
-        raise SystemExit(f"there is no part {unknown[0]!r}; there are {', '.join(parts)}")
+    yield from run_parts(parts, only=only, times=times, before=_prepare)
+
+
+def _prepare() -> None:
+    """Make the data before anything is timed."""
     for kind in ("oip", "plain", "fields", "oip_many", "binary_many"):
-        bodies_path(kind)  # the data is made before anything is timed
+        bodies_path(kind)
     say(f"the model of its own tensors runs on {TENSORS_ON}")
-    for name, part in parts.items():
-        if not only or name in only:
-            say(f"\n{name}: {part.__doc__}")
-            began = time.monotonic()
-            yield from part(times)
-            say(f"{name} took {time.monotonic() - began:.0f} s")
 
 
 def _closed(name: str, target: str, *plan: str) -> Work:

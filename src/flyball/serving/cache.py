@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,54 @@ class Cache:
             self._answers.clear()
         self._looks = self._hits = 0
         self._look_seconds = self._saved_seconds = 0.0
+
+
+class Looked:
+    """What a batch of questions found in a cache.
+
+    Args:
+        questions: gives the digest of each; its time counts as the cache's.
+
+    Attributes:
+        hits: the known answers, by the question's place.
+        asked: the places that must be asked, each question once.
+        followers: of the other places, the one that asks the same.
+    """
+
+    __slots__ = ("_cache", "_keys", "_seconds", "asked", "followers", "hits")
+
+    def __init__(self, cache: Cache, questions: Callable[[], list[bytes]]) -> None:
+        began = time.perf_counter()
+        self._cache = cache
+        self._keys = questions()
+        self.hits: dict[int, Any] = {}
+        self.asked: list[int] = []
+        self.followers: dict[int, int] = {}
+        leaders: dict[bytes, int] = {}
+        for place, key in enumerate(self._keys):
+            found = cache.get(key)
+            if found is not None:
+                self.hits[place] = found
+            elif key in leaders:
+                self.followers[place] = leaders[key]
+            else:
+                leaders[key] = place
+                self.asked.append(place)
+        self._seconds = time.perf_counter() - began
+
+    def keep(self, place: int, answer: Any) -> None:
+        """The answer to a question that was asked; a failure is none."""
+        self._cache.put(self._keys[place], answer)
+
+    def judge(self, model_seconds: float) -> None:
+        """Weigh the looks against the model's time for a row."""
+        looks = len(self._keys)
+        self._cache.judge(
+            looks=looks,
+            hits=looks - len(self.asked),
+            look_seconds=self._seconds,
+            model_seconds=model_seconds,
+        )
 
 
 def digest_of(*parts: bytes | memoryview) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 
 from flyball.kernel.errors import FlyballError, InvalidError
 from flyball.serving.batcher import model_error, score_rows
-from flyball.serving.cache import Cache, digest_of
+from flyball.serving.cache import Looked, digest_of
 from flyball.serving.guard import GuardedFeatures
 from flyball.serving.inputs import check_object
 from flyball.serving.outputs import answers
@@ -63,6 +63,11 @@ class Result:
         if self.joined is not None:
             return self.joined.outputs_of(row) if self.answers[row] is not None else None
         return self.outputs[row] if self.outputs else None
+
+    def count(self, looked: Looked) -> None:
+        """Note what the cache knew."""
+        self.hits, self.coalesced = len(looked.hits), len(looked.followers)
+        self.looks = self.hits + self.coalesced + len(looked.asked)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -167,42 +172,27 @@ def _predict(result: Result, served: Served, matrix: Matrix, rows: list[int]) ->
     if cache is None or not cache.awake(len(rows)):
         _ask_model(result, served, runtime, matrix, rows)
         return
-    began = time.perf_counter()
-    keys = [digest_of(memoryview(line).cast("B")) for line in np.ascontiguousarray(matrix)]
-    leaders: dict[bytes, int] = {}
-    asked: list[int] = []  # lines of the matrix
-    for line, key in enumerate(keys):
-        found = cache.get(key)
-        if found is not None:
-            result.answers[rows[line]] = found
-            result.rungs[rows[line]] = "cache"
-        elif key not in leaders:
-            leaders[key] = line
-            asked.append(line)
-    took = time.perf_counter() - began
-    result.looks += len(rows)
-    result.hits += len(result.rungs)
-    began = time.perf_counter()
-    if asked:
-        part = matrix if len(asked) == len(rows) else matrix[asked]
-        _ask_model(result, served, runtime, part, [rows[line] for line in asked])
-        served.model_seconds += 0.1 * ((time.perf_counter() - began) / len(asked) - served.model_seconds)
-    for line, key in enumerate(keys):
-        row, leader = rows[line], leaders.get(key)
-        if leader is None:
-            continue
-        answer = result.answers[rows[leader]]
-        if leader == line:
-            if answer is not None:
-                cache.put(key, answer)
-            continue
-        result.coalesced += 1
+    lines = np.ascontiguousarray(matrix)
+    looked = Looked(cache, lambda: [digest_of(memoryview(line).cast("B")) for line in lines])
+    result.count(looked)
+    for line, found in looked.hits.items():
+        result.answers[rows[line]], result.rungs[rows[line]] = found, "cache"
+    if looked.asked:
+        began = time.perf_counter()
+        part = matrix if len(looked.asked) == len(rows) else matrix[looked.asked]
+        _ask_model(result, served, runtime, part, [rows[line] for line in looked.asked])
+        served.timed(time.perf_counter() - began, len(looked.asked))
+    for line in looked.asked:
+        answer = result.answers[rows[line]]
+        if answer is not None:
+            looked.keep(line, answer)
+    for line, leader in looked.followers.items():
+        row, answer = rows[line], result.answers[rows[leader]]
         if answer is None:
             result.errors[row] = result.errors[rows[leader]]
         else:
             result.answers[row], result.rungs[row] = answer, "coalesced"
-    saved = len(rows) - len(asked)
-    cache.judge(looks=len(rows), hits=saved, look_seconds=took, model_seconds=served.model_seconds)
+    looked.judge(served.model_seconds)
 
 
 def _ask_model(result: Result, served: Served, runtime: Runtime, matrix: Matrix, rows: Sequence[int]) -> None:
@@ -243,29 +233,38 @@ def _tensors(jobs: Sequence[Job], served: Served) -> Result:
     n = len(jobs)
     result = Result([None] * n, [None] * n, outputs=[None] * n)
     runtime, cache = served.loaded.runtime, served.cache
-    keys: list[bytes] | None = None
+    looked: Looked | None = None
     asked = list(range(n))
     if cache is not None and cache.awake(n):
-        asked = _look_up(result, cache, keys := [tensor_key(job.tensors or {}) for job in jobs], served)
+        looked = Looked(cache, lambda: [tensor_key(job.tensors or {}) for job in jobs])
+        asked = looked.asked
+        result.count(looked)
+        for i, outputs in looked.hits.items():
+            result.outputs[i], result.rungs[i] = outputs, "cache"
     if asked and runtime is not None:
         began = time.perf_counter()
         requests = [jobs[i].tensors or {} for i in asked]
         found = infer_together(runtime, requests, batchable=served.tensor_check.batchable)
-        served.model_seconds += 0.1 * ((time.perf_counter() - began) / len(asked) - served.model_seconds)
+        served.timed(time.perf_counter() - began, len(asked))
         if isinstance(found, Joined):
-            if keys is None:
+            if looked is None:
                 result.joined, result.answers = found, [_ANSWERED] * n
                 return result
             found = [found.outputs_of(place) for place in range(len(asked))]
         for i, outputs in zip(asked, found, strict=True):
             if isinstance(outputs, FlyballError):
                 result.errors[i] = outputs
+                continue
+            result.outputs[i] = outputs
+            if looked is not None:
+                looked.keep(i, outputs)
+    if looked is not None:
+        for i, leader in looked.followers.items():
+            if leader in result.errors:
+                result.errors[i] = result.errors[leader]
             else:
-                result.outputs[i] = outputs
-                if cache is not None and keys is not None:
-                    cache.put(keys[i], outputs)
-    if keys is not None:
-        _share(result, keys, asked)
+                result.outputs[i], result.rungs[i] = result.outputs[leader], "coalesced"
+        looked.judge(served.model_seconds)
     for i, done in enumerate(result.outputs):
         if done is not None:
             result.answers[i] = _ANSWERED
@@ -287,35 +286,3 @@ def tensor_key(tensors: Tensors) -> bytes:
         else:
             parts.append(np.ascontiguousarray(array).tobytes())
     return digest_of(*parts)
-
-
-def _look_up(result: Result, cache: Cache, keys: list[bytes], served: Served) -> list[int]:
-    """Answers what the cache knows; gives the places that must be asked, each question once."""
-    began = time.perf_counter()
-    asked: dict[bytes, int] = {}
-    for i, key in enumerate(keys):
-        found = cache.get(key)
-        if found is not None:
-            result.outputs[i], result.rungs[i] = found, "cache"
-            result.hits += 1
-        else:
-            asked.setdefault(key, i)
-    result.looks = len(keys)
-    took = time.perf_counter() - began
-    saved = len(keys) - len(asked)
-    cache.judge(looks=len(keys), hits=saved, look_seconds=took, model_seconds=served.model_seconds)
-    return list(asked.values())
-
-
-def _share(result: Result, keys: list[bytes], asked: list[int]) -> None:
-    """Equal questions of one batch get the answer of the one that was asked."""
-    leaders = {keys[i]: i for i in asked}
-    for i, key in enumerate(keys):
-        leader = leaders.get(key)
-        if leader is None or leader == i:
-            continue
-        result.coalesced += 1
-        if leader in result.errors:
-            result.errors[i] = result.errors[leader]
-        else:
-            result.outputs[i], result.rungs[i] = result.outputs[leader], "coalesced"
