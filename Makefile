@@ -54,7 +54,8 @@ $(VENV)/.made:
 $(VENV)/.run: requirements/run.txt pyproject.toml $(VENV)/.made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	$(BIN)/python -c 'from flyball.features.warm import warm; from flyball.serving import trees; warm(); trees.warm()'
+	$(BIN)/python -m flyball.features.warm
+	$(BIN)/python -c 'from flyball.serving import trees; trees.warm()'
 	touch $@
 
 $(VENV)/.dev: requirements/dev.txt pyproject.toml $(VENV)/.made
